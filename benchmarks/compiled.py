@@ -123,9 +123,9 @@ def _training(
     model: DetectorModel, compute: Compute, images: torch.Tensor, targets: PaddedTargets
 ) -> Callable[[], object]:
     """Forward, backward and optimiser, as `train_detector` runs them."""
-    from personsearch_core.models.compute import arrange, prepare
+    from personsearch_core.models.compute import arrange, autocast, prepare
     from personsearch_core.models.detector import build_detector
-    from personsearch_core.training.optimisation import autocast, build_optimiser, gradient_scaler, take_step
+    from personsearch_core.training.optimisation import build_optimiser, gradient_scaler, take_step
 
     device = images.device
     detector = prepare(build_detector(model).to(device).train(), compute, cuda_graphs=("losses_graph",))
@@ -149,9 +149,8 @@ def _inference(
     """Up to the detections of each image, suppression included."""
     import torch
 
-    from personsearch_core.models.compute import arrange, prepare
+    from personsearch_core.models.compute import arrange, autocast, prepare
     from personsearch_core.models.detector import build_detector
-    from personsearch_core.training.optimisation import autocast
 
     detector = prepare(
         build_detector(model).to(images.device).eval(), compute, cuda_graphs=("candidates_graph",)

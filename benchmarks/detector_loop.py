@@ -34,7 +34,7 @@ from personsearch_core.data.loader import training_batches
 from personsearch_core.data.prefetch import brought, decode_threads
 from personsearch_core.data.sampling import TrainingSet, TrainingStream
 from personsearch_core.data.scenes import Scene
-from personsearch_core.models.compute import arrange, prepare, quickest_compute
+from personsearch_core.models.compute import arrange, autocast, prepare, quickest_compute
 from personsearch_core.models.detector import Detector, build_detector
 from personsearch_core.recipes import (
     Compute,
@@ -45,7 +45,6 @@ from personsearch_core.recipes import (
 )
 from personsearch_core.speed import synchronise
 from personsearch_core.training.detector import train_detector
-from personsearch_core.training.optimisation import autocast
 from personsearch_core.training.validation import detect_boxes
 
 PEOPLE = 8

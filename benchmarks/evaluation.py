@@ -49,7 +49,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Row:
+class CaseTiming:
     """Median CPU seconds of REPEATS repeats; peak memory of the process, including the problem."""
 
     title: str
@@ -120,7 +120,7 @@ CASES: dict[str, Callable[[], Case]] = {
 }
 
 
-def measure(name: str, plain_queries: int, repeats: int = REPEATS) -> Row:
+def measure(name: str, plain_queries: int, repeats: int = REPEATS) -> CaseTiming:
     """Run one case in this process. Raises SystemExit if the two implementations differ."""
     case = CASES[name]()
     seconds = []
@@ -129,7 +129,7 @@ def measure(name: str, plain_queries: int, repeats: int = REPEATS) -> Row:
         ap = case.evaluate()
         seconds.append(time.process_time() - start)
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    row = Row(case.title, statistics.median(seconds), peak_mib)
+    row = CaseTiming(case.title, statistics.median(seconds), peak_mib)
     if case.plain is None:
         return row
     start = time.process_time()
@@ -138,7 +138,9 @@ def measure(name: str, plain_queries: int, repeats: int = REPEATS) -> Row:
     difference = float(np.abs(ap[: len(outcomes)] - [value for value, _ in outcomes]).max())
     if difference > 1e-9:
         raise SystemExit(f"{case.title}: the two implementations differ by {difference} in AP")
-    return Row(case.title, row.seconds, peak_mib, plain_seconds, plain_seconds / row.seconds, difference)
+    return CaseTiming(
+        case.title, row.seconds, peak_mib, plain_seconds, plain_seconds / row.seconds, difference
+    )
 
 
 def _first_queries(queries: Queries, n: int) -> Queries:

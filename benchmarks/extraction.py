@@ -24,13 +24,13 @@ from flows.config.devices import torch_device
 from personsearch_core.data.network_input import Picture, decoded, place_scene
 from personsearch_core.data.prefetch import NetworkInputs, brought, decode_threads, in_batches, prefetch
 from personsearch_core.data.scenes import Scene
-from personsearch_core.models.compute import batch_on, prepare
+from personsearch_core.models.compute import autocast, batch_on, prepare
 from personsearch_core.models.detector import Detector, build_detector
 from personsearch_core.pooling.extraction import SHARD_ROWS, extract_shards, feature_rows
 from personsearch_core.recipes import DetectionLoss, DetectorModel, FeaturesRecipe, RoiRecipe, Variant
 from personsearch_core.speed import synchronise
-from personsearch_core.training.optimisation import autocast
-from storage.feature_store import allocate_buffer, create_features
+from storage.feature_store import create_features
+from storage.feature_store.buffers import allocate_buffer
 from storage.feature_store.new_files import write_new
 
 PEOPLE = 8

@@ -47,7 +47,7 @@ NVJPEG_TEST = "tests/personsearch_core/data/test_network_input.py::test_nvjpeg_s
 
 
 @dataclass(frozen=True)
-class Row:
+class CheckedFigure:
     """One figure; `holds` is None where nothing is promised of it."""
 
     part: str
@@ -58,20 +58,20 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Part:
+class CommandPart:
     """A command that writes a file (by `--json`, if it does not say), what that says, and the time it has.
 
     `fresh` is a folder of the command's own that must not be there when it starts.
     """
 
     words: Sequence[str]
-    rows: Callable[[Path], Iterator[Row]]
+    rows: Callable[[Path], Iterator[CheckedFigure]]
     seconds: int
     folder: Path = HERE
     fresh: Path | None = None
 
 
-def _parts(work: Path, device: str, other: Path | None, tiny: bool) -> dict[str, Part]:
+def _parts(work: Path, device: str, other: Path | None, tiny: bool) -> dict[str, CommandPart]:
     """By name, in the order in which they run; `earlier` needs another checkout."""
     there = HERE if other is None else other.absolute()
     loops = [sys.executable, "-m", "benchmarks.detector_loop", "--device", device]
@@ -89,13 +89,13 @@ def _parts(work: Path, device: str, other: Path | None, tiny: bool) -> dict[str,
     demo = [*PROGRAM, "demo", "--folder", str(nothing), "--set", f"run.device={device}", *less]
     tests = [sys.executable, "-m", "pytest", "-q", "tests/personsearch_core/test_cuda.py", NVJPEG_TEST]
     return {
-        "tests": Part([*tests, f"--junitxml={work / 'tests.json'}"], _of_tests, 190),
-        "earlier": Part([*loops, *_ours_alone(there)], _of_earlier, 250, there),
-        "loops": Part(loops, _of_loops, 300),
-        "extraction": Part([*bench, "extraction", *few, *shards, *place], _of_figures, 90),
-        "reid": Part([*bench, "reid", *rounds, *place, *rows], _of_figures, 90),
-        "compiled": Part([*bench, "compiled", *graphs], _of_compiled, 80),
-        "pipeline": Part(demo, _of_pipeline, 120, fresh=nothing),
+        "tests": CommandPart([*tests, f"--junitxml={work / 'tests.json'}"], _of_tests, 190),
+        "earlier": CommandPart([*loops, *_ours_alone(there)], _of_earlier, 250, there),
+        "loops": CommandPart(loops, _of_loops, 300),
+        "extraction": CommandPart([*bench, "extraction", *few, *shards, *place], _of_figures, 90),
+        "reid": CommandPart([*bench, "reid", *rounds, *place, *rows], _of_figures, 90),
+        "compiled": CommandPart([*bench, "compiled", *graphs], _of_compiled, 80),
+        "pipeline": CommandPart(demo, _of_pipeline, 120, fresh=nothing),
     }
 
 
@@ -106,7 +106,7 @@ def _ours_alone(checkout: Path) -> list[str]:
     return [OURS_ALONE] if known else []
 
 
-def _of_tests(file: Path) -> Iterator[Row]:
+def _of_tests(file: Path) -> Iterator[CheckedFigure]:
     suites = list(ElementTree.parse(file).getroot().iter("testsuite"))
     count = {
         name: sum(int(suite.get(name, "0")) for suite in suites)
@@ -115,20 +115,20 @@ def _of_tests(file: Path) -> Iterator[Row]:
     bad = count["failures"] + count["errors"]
     passed = count["tests"] - bad - count["skipped"]
     figure = f"{passed} passed, {bad} failed, {count['skipped']} skipped"
-    yield Row("tests", "those that need a GPU", figure, "all pass", passed == count["tests"])
+    yield CheckedFigure("tests", "those that need a GPU", figure, "all pass", passed == count["tests"])
 
 
-def _of_loops(file: Path) -> Iterator[Row]:
+def _of_loops(file: Path) -> Iterator[CheckedFigure]:
     """Held against the other checkout's if this command has run them (see `main`), else the recorded."""
     rates: dict[str, float] = json.loads(file.read_text())
     earlier = file.with_name("earlier.json")
     before = json.loads(earlier.read_text()) if earlier.exists() else None
     for name, rate in rates.items():
         if name != "overhead":
-            yield Row("loops", name, f"{rate:.1f} images/s")
+            yield CheckedFigure("loops", name, f"{rate:.1f} images/s")
     for task, promised in PROMISED.items():
         best = _best(rates, task)
-        yield Row(
+        yield CheckedFigure(
             "loops", f"{task}, best against torchvision", f"{best / rates[f'{task}, torchvision']:.2f} x"
         )
         then, named = (
@@ -137,42 +137,44 @@ def _of_loops(file: Path) -> Iterator[Row]:
             else (_best(before, task), "the other checkout's")
         )
         row = f"{task}, best against {named} ({then:.0f} images/s)"
-        yield Row("loops", row, f"{best / then:.2f} x", f">= {promised:g}", best >= promised * then)
+        yield CheckedFigure("loops", row, f"{best / then:.2f} x", f">= {promised:g}", best >= promised * then)
 
 
 def _best(rates: dict[str, float], task: str) -> float:
     return max(rate for name, rate in rates.items() if name.startswith(f"{task}, ours"))
 
 
-def _of_earlier(file: Path) -> Iterator[Row]:
+def _of_earlier(file: Path) -> Iterator[CheckedFigure]:
     for name, rate in json.loads(file.read_text()).items():
         if name != "overhead":
-            yield Row("earlier", name, f"{rate:.1f} images/s")
+            yield CheckedFigure("earlier", name, f"{rate:.1f} images/s")
 
 
-def _of_figures(file: Path) -> Iterator[Row]:
+def _of_figures(file: Path) -> Iterator[CheckedFigure]:
     for one in json.loads(file.read_text())["figures"]:
         bound = f"<= {one['at_most']:g}" if one["at_most"] is not None else ""
         bound = f">= {one['at_least']:g}" if one["at_least"] is not None else bound
         what = f"{one['group']}: {one['name']}"
-        yield Row(file.stem, what, f"{one['value']:.3g} {one['unit']}", bound, one["holds"])
+        yield CheckedFigure(file.stem, what, f"{one['value']:.3g} {one['unit']}", bound, one["holds"])
 
 
-def _of_compiled(file: Path) -> Iterator[Row]:
+def _of_compiled(file: Path) -> Iterator[CheckedFigure]:
     for one in json.loads(file.read_text()):
-        yield Row("compiled", one["part"], f"{one['compiled']:.1f} images/s, {one['ratio']:.2f} x eager")
-        yield Row("compiled", f"{one['part']}, to compile it", f"{one['compilation']:.0f} s")
+        yield CheckedFigure(
+            "compiled", one["part"], f"{one['compiled']:.1f} images/s, {one['ratio']:.2f} x eager"
+        )
+        yield CheckedFigure("compiled", f"{one['part']}, to compile it", f"{one['compilation']:.0f} s")
 
 
-def _of_pipeline(file: Path) -> Iterator[Row]:
+def _of_pipeline(file: Path) -> Iterator[CheckedFigure]:
     outcome: dict[str, Any] = json.loads(file.read_text())
-    yield Row("pipeline", "from nothing", f"{outcome['wall_seconds']:.1f} s")
+    yield CheckedFigure("pipeline", "from nothing", f"{outcome['wall_seconds']:.1f} s")
     for stage in outcome["stages"]:
         if stage["seconds"] is not None:
-            yield Row("pipeline", f"stage {stage['stage']}", f"{stage['seconds']:.1f} s")
+            yield CheckedFigure("pipeline", f"stage {stage['stage']}", f"{stage['seconds']:.1f} s")
 
 
-def _run(part: Part, file: Path) -> str | None:
+def _run(part: CommandPart, file: Path) -> str | None:
     """Why it failed, or None; its processes end with it."""
     try:
         return _run_process(part, file)
@@ -180,7 +182,7 @@ def _run(part: Part, file: Path) -> str | None:
         return f"could not run: {error}"
 
 
-def _run_process(part: Part, file: Path) -> str | None:
+def _run_process(part: CommandPart, file: Path) -> str | None:
     file.unlink(missing_ok=True)
     if part.fresh is not None and part.fresh.exists():
         shutil.rmtree(part.fresh)
@@ -205,25 +207,25 @@ def _run_process(part: Part, file: Path) -> str | None:
     return None if status == 0 else f"failed with status {status}; see {log}"
 
 
-def _rows(name: str, part: Part, file: Path) -> list[Row]:
+def _rows(name: str, part: CommandPart, file: Path) -> list[CheckedFigure]:
     """What a part found, after it has run; where it failed, a row says why."""
     why = _run(part, file)
-    rows = [] if why is None else [Row(name, "the command", why, holds=False)]
+    rows = [] if why is None else [CheckedFigure(name, "the command", why, holds=False)]
     try:
         return [*rows, *part.rows(file)] if file.exists() else rows
     except (ValueError, KeyError, ElementTree.ParseError) as error:  # it was stopped while it wrote
-        return [*rows, Row(name, "its figures", f"cannot be read: {error!r}", holds=False)]
+        return [*rows, CheckedFigure(name, "its figures", f"cannot be read: {error!r}", holds=False)]
 
 
-def _recorded(file: Path, device: str) -> list[Row]:
+def _recorded(file: Path, device: str) -> list[CheckedFigure]:
     """The rows of a part in WORK, if they are of this device."""
     if not file.exists():
         return []
     record: dict[str, Any] = json.loads(file.read_text())
-    return [Row(**row) for row in record["rows"]] if record["device"] == device else []
+    return [CheckedFigure(**row) for row in record["rows"]] if record["device"] == device else []
 
 
-def _print(rows: Sequence[Row], title: str) -> None:
+def _print(rows: Sequence[CheckedFigure], title: str) -> None:
     table = Table("part", "what", "figure", "promised", "", title=title, box=None, pad_edge=False)
     for row in rows:
         kept = "" if row.holds is None else "holds" if row.holds else "missed"
@@ -266,11 +268,11 @@ def main(
     write_json(json_file, _as_data(title, rows))
 
 
-def _all(records: Mapping[str, Path], device: str) -> list[Row]:
+def _all(records: Mapping[str, Path], device: str) -> list[CheckedFigure]:
     return [row for file in records.values() for row in _recorded(file, device)]
 
 
-def _as_data(device: str, rows: Sequence[Row]) -> dict[str, Any]:
+def _as_data(device: str, rows: Sequence[CheckedFigure]) -> dict[str, Any]:
     return {"device": device, "rows": [asdict(row) for row in rows]}
 
 

@@ -90,10 +90,10 @@ def _reading(
     yield Measurement(
         "reading", "local disk", seconds["disk"], size.rounds, batches / seconds["disk"], "batches/s"
     )
-    for name, least in (("remote", 0.8), ("bounded", None)):
+    for name, minimum in (("remote", 0.8), ("bounded", None)):
         ratio = seconds["disk"] / seconds[name]
         what = "later epochs" if name == "remote" else "later epochs, half of the shards kept"
-        yield Measurement("reading", what, seconds[name], size.rounds, ratio, "x disk", at_least=least)
+        yield Measurement("reading", what, seconds[name], size.rounds, ratio, "x disk", at_least=minimum)
 
 
 def _training(size: RemoteBenchmark, disk: FeatureReader, remote: FeatureReader) -> Iterator[Measurement]:

@@ -8,7 +8,7 @@ from personsearch_core.evaluation.front import evaluate
 from personsearch_core.evaluation.inputs import EvaluationInputs, SearchProtocol
 from personsearch_core.evaluation.ranking import SearchResult
 from personsearch_core.evaluation.records import Detections, GalleryLists, GroundTruth, IntArray, Queries
-from personsearch_core.evaluation.settings import Rules, Setting
+from personsearch_core.evaluation.settings import MatchingRules, Setting
 from personsearch_core.evaluation.zheng2017 import Zheng2017Result
 from personsearch_core.recipes import EvaluationRecipe
 
@@ -63,5 +63,5 @@ def _search(
     recipe: EvaluationRecipe, inputs: EvaluationInputs, map_blocks: Any = None, **options: Any
 ) -> SearchResult | Zheng2017Result:
     where = {} if map_blocks is None else {"map_blocks": map_blocks}
-    setting = Setting(NAME, NAME, rules=Rules.of(recipe), **options)
+    setting = Setting(NAME, NAME, rules=MatchingRules.of(recipe), **options)
     return evaluate(recipe, inputs, settings=[setting], detection_at=None, **where).searches[0].result

@@ -26,13 +26,8 @@ from benchmarks.timing import Measurement, medians_in_turn, report
 from flows.cli.json_file import Json
 from personsearch_core.training.row_batches import RowsReadAhead
 from storage import durable
-from storage.feature_store import (
-    FeatureReader,
-    allocate_buffer,
-    create_features,
-    features_bytes,
-    open_features,
-)
+from storage.feature_store import FeatureReader, create_features, features_bytes, open_features
+from storage.feature_store.buffers import allocate_buffer
 from storage.space import require_free_space
 
 Draw = Callable[[], np.ndarray]

@@ -29,7 +29,7 @@ class Snapshots(Protocol):
         """The snapshot of a dataset; CatalogError if it has none."""
 
 
-class Selection(TypedDict, total=False):
+class RowSelection(TypedDict, total=False):
     """Which rows and columns of a table are read; see `Dataset.table`."""
 
     split: str | Sequence[str] | None
@@ -113,7 +113,7 @@ class Dataset:
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
             raise CatalogError(f"{self.snapshot.name}: {name}: the filter does not fit: {error}") from error
 
-    def images(self, **rows: Unpack[Selection]) -> pa.Table:
+    def images(self, **rows: Unpack[RowSelection]) -> pa.Table:
         """Read images, with sizes in pixels.
 
         Parameters
@@ -128,7 +128,7 @@ class Dataset:
         """
         return self.table("images", **rows)
 
-    def boxes(self, **rows: Unpack[Selection]) -> pa.Table:
+    def boxes(self, **rows: Unpack[RowSelection]) -> pa.Table:
         """Read boxes: x1, y1, x2, y2 in pixels, 0-based, x2 and y2 exclusive, unclipped.
 
         Parameters
@@ -180,17 +180,17 @@ class Catalog:
         """The dataset as its last ingest found it; raises CatalogError if no snapshot has that name."""
         return Dataset(self.snapshots.folder(name))
 
-    def images(self, names: Sequence[str], **rows: Unpack[Selection]) -> pa.Table:
+    def images(self, names: Sequence[str], **rows: Unpack[RowSelection]) -> pa.Table:
         """Images of several datasets as one table; see `Dataset.images`. Its first column is `dataset`."""
         return self._union("images", names, rows)
 
-    def boxes(self, names: Sequence[str], **rows: Unpack[Selection]) -> pa.Table:
+    def boxes(self, names: Sequence[str], **rows: Unpack[RowSelection]) -> pa.Table:
         """Boxes of several datasets as one table, in pixels as in `Dataset.boxes`. Its first column is
         `dataset`: names of images and identities are unique within one.
         """
         return self._union("boxes", names, rows)
 
-    def _union(self, table: str, names: Sequence[str], selection: Selection) -> pa.Table:
+    def _union(self, table: str, names: Sequence[str], selection: RowSelection) -> pa.Table:
         if isinstance(names, str) or not names:
             raise CatalogError("give a list of names of datasets")
         parts = []

@@ -29,7 +29,7 @@ _NO_CAMERA = -1
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnProtocol:
     """The rows of the protocol `drawn`.
 
     `gallery` yields tables; none where the gallery of every query is its split without its own image.
@@ -39,7 +39,7 @@ class Drawn:
     gallery: Iterator[pa.Table]
 
 
-def draw_queries(boxes: ds.Dataset, images: pa.Table, published: pa.Table, rule: QueryRule) -> Drawn:
+def draw_queries(boxes: ds.Dataset, images: pa.Table, published: pa.Table, rule: QueryRule) -> DrawnProtocol:
     """Draw queries among the boxes of known people of one split.
 
     `images` are all of the dataset's; `published` the queries that its files bring, of which there must be
@@ -56,7 +56,7 @@ def draw_queries(boxes: ds.Dataset, images: pa.Table, published: pa.Table, rule:
     split = _split_of(images, rule)
     seen = _Sightings(boxes, images, split)
     chosen = seen.by_name(_choose(seen, rule))
-    return Drawn(_query_rows(seen, chosen), _gallery_rows(seen, chosen))
+    return DrawnProtocol(_query_rows(seen, chosen), _gallery_rows(seen, chosen))
 
 
 def _split_of(images: pa.Table, rule: QueryRule) -> str:

@@ -133,7 +133,17 @@ def is_left_behind(name: str) -> bool:
 
 
 def image_files(root: Path, folder: str, *, recursive: bool = False) -> tuple[str, ...]:
-    """List the image files in a folder under the root, as `walk` does.
+    """List the image files in a folder under the root.
+
+    Parameters
+    ----------
+    root, folder, recursive
+        As for `walk`.
+
+    Returns
+    -------
+    tuple of str
+        Paths relative to the root, sorted.
 
     Examples
     --------
@@ -144,7 +154,19 @@ def image_files(root: Path, folder: str, *, recursive: bool = False) -> tuple[st
 
 
 def files_with_suffix(root: Path, folder: str, suffix: str, *, recursive: bool = False) -> tuple[str, ...]:
-    """List the files in a folder whose names end with `suffix` in any case, as `walk` does.
+    """List the files in a folder whose names end with a suffix.
+
+    Parameters
+    ----------
+    root, folder, recursive
+        As for `walk`.
+    suffix
+        Such as `.txt`; upper and lower case are the same.
+
+    Returns
+    -------
+    tuple of str
+        Paths relative to the root, sorted.
 
     Examples
     --------
@@ -156,7 +178,19 @@ def files_with_suffix(root: Path, folder: str, suffix: str, *, recursive: bool =
 
 
 def folders(root: Path, folder: str = "") -> tuple[str, ...]:
-    """List the folders in a folder under the root: sorted names, with links, without hidden ones.
+    """List the folders in a folder under the root, with links and without hidden ones.
+
+    Parameters
+    ----------
+    root
+        The dataset's root.
+    folder
+        A folder relative to it.
+
+    Returns
+    -------
+    tuple of str
+        Names, sorted; none if the folder does not exist.
 
     Examples
     --------
@@ -171,7 +205,17 @@ def folders(root: Path, folder: str = "") -> tuple[str, ...]:
 
 
 def is_image(path: str) -> bool:
-    """Whether a path ends as those of image files do, in any case.
+    """Whether a path has the suffix of an image file.
+
+    Parameters
+    ----------
+    path
+        A path or a name; only its suffix counts, in upper or lower case.
+
+    Returns
+    -------
+    bool
+        True for suffixes such as `.jpg`, `.png` and `.tif`.
 
     Examples
     --------

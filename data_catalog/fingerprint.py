@@ -18,7 +18,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Source:
+class DatasetRoot:
     """A dataset's root, and how it is read: with the headers of its images or from annotations alone.
 
     Images that are `forgotten` are not read.
@@ -49,7 +49,7 @@ class Fingerprint:
     forgotten: frozenset[str] = frozenset()
 
 
-def fingerprint(source: Source, hash_cache: HashCache, *, rehash: bool = False) -> Fingerprint:
+def fingerprint(source: DatasetRoot, hash_cache: HashCache, *, rehash: bool = False) -> Fingerprint:
     """Digest of everything that an ingest would read; cheap when nothing changed since the last time.
 
     `rehash` ignores the stat cache.

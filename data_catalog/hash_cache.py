@@ -135,7 +135,7 @@ def _row_check(row: Sequence[Any]) -> int:
 
 
 def _trusted(rows: Iterable[Sequence[Any]], skip: int) -> Iterator[tuple[str, tuple[Stat, str]]]:
-    """Name, stat and digest of the rows that hold to their check."""
+    """Name, stat and digest of the rows whose check is right."""
     damaged = 0
     for *row, check in rows:
         if check == _row_check(row):

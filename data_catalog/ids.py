@@ -83,18 +83,18 @@ def whole(value: Any) -> int:
     return int(read)
 
 
-def whole_below(value: Any, limit: int, *, least: int = 0) -> int | None:
-    """A whole number from `least` to below the limit, however it is written; None for anything else."""
+def whole_below(value: Any, limit: int, *, minimum: int = 0) -> int | None:
+    """A whole number from `minimum` to below the limit, however it is written; None for anything else."""
     try:
         found = whole(value)
     except ValueError:
         return None
-    return found if least <= found < limit else None
+    return found if minimum <= found < limit else None
 
 
 def side(value: Any) -> int | None:
     """A stated width or height in pixels; None if it is missing, damaged, or 0 as some exporters write it."""
-    return whole_below(value, LARGEST_SIDE, least=1)
+    return whole_below(value, LARGEST_SIDE, minimum=1)
 
 
 def four_numbers(value: Any, name: str) -> list[float]:

@@ -40,7 +40,7 @@ class Unreadable(ValueError):
 
 
 @dataclass(frozen=True)
-class Header:
+class ImageHeader:
     """What an image file says of its pixels: the size as stored, the EXIF orientation, bits per channel."""
 
     stored: tuple[int, int]
@@ -82,7 +82,7 @@ def ignores_exif(decoding: str | None) -> bool:
     return decoding is not None and " ignored" in decoding
 
 
-def read_header(path: Path, *, decode: bool = False) -> Header:
+def read_header(path: Path, *, decode: bool = False) -> ImageHeader:
     """Read an image's header and, with `decode`, all of its pixels.
 
     Raises:
@@ -93,7 +93,7 @@ def read_header(path: Path, *, decode: bool = False) -> Header:
         orientation = orientation_of(image)
         # Of a TIFF Pillow turns the pixels itself, and gives the size after that.
         swapped = image.format == "TIFF" and orientation in _TURNED
-        header = Header(image.size[::-1] if swapped else image.size, orientation, _bits(image))
+        header = ImageHeader(image.size[::-1] if swapped else image.size, orientation, _bits(image))
         if decode and image.mode in _DEPTHS:
             _upper_eight(image)
         elif decode:

@@ -15,7 +15,7 @@ from data_catalog.drawn_queries import draw_queries
 from data_catalog.drawn_splits import split_again
 from data_catalog.errors import CatalogError
 from data_catalog.findings import Finding, finding, present
-from data_catalog.fingerprint import Fingerprint, Progress, Source, fingerprint
+from data_catalog.fingerprint import DatasetRoot, Fingerprint, Progress, fingerprint
 from data_catalog.forgotten import Forgetting
 from data_catalog.hash_cache import HashCache
 from data_catalog.leftovers import leftovers
@@ -47,7 +47,7 @@ class Ingested:
 
 
 def ingest(
-    source: Source,
+    source: DatasetRoot,
     work: Path,
     found: Fingerprint,
     *,
@@ -239,7 +239,7 @@ def ingest_root(
     >>> ingest_root(root, load_adapter("prw"), work)["train.images"]
     6
     """
-    source = Source(root, adapter, options or {}, read_images)
+    source = DatasetRoot(root, adapter, options or {}, read_images)
     found = fingerprint(source, HashCache(None))
     return ingest(source, work, found, name=adapter.name, rules=rules, allow_empty=allow_empty).counts
 

@@ -40,7 +40,7 @@ NUMBER_TYPES: dict[int, str] = {
 TEXT_ENCODINGS: dict[int, str] = {1: "latin-1", 2: "latin-1", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
 
 
-class Damaged(ValueError):
+class DamagedMat(ValueError):
     """Bytes that are not a MAT element; `read_mat` says in which file."""
 
 
@@ -55,7 +55,7 @@ def read_mat(path: Path) -> dict[str, Any]:
     try:
         order = byte_order(data[:HEADER_BYTES])
         return dict(_variables(data, order))
-    except Damaged as error:
+    except DamagedMat as error:
         raise CatalogError(f"{path}: not a readable .mat file: {error}") from error
 
 
@@ -76,14 +76,14 @@ def byte_order(header: bytes) -> str:
     """'<' or '>' for struct and numpy.
 
     Raises:
-        Damaged: when the header is not that of a level 5 file.
+        DamagedMat: when the header is not that of a level 5 file.
     """
     if header.startswith(b"\x89HDF") or header.startswith(b"MATLAB 7.3"):
-        raise Damaged("it is in version 7.3 (HDF5); save it again in MATLAB with '-v7'")
+        raise DamagedMat("it is in version 7.3 (HDF5); save it again in MATLAB with '-v7'")
     orders = {b"IM": "<", b"MI": ">"}
     mark = header[126:128]
     if mark not in orders:
-        raise Damaged("the 128-byte header of a level 5 file is missing")
+        raise DamagedMat("the 128-byte header of a level 5 file is missing")
     return orders[mark]
 
 
@@ -97,7 +97,7 @@ def _variables(data: bytes, order: str) -> Iterator[tuple[str, Any]]:
         else:
             plain = data
         if kind != MI_MATRIX:
-            raise Damaged(f"expected a matrix at byte {start - 8}, found type {kind}")
+            raise DamagedMat(f"expected a matrix at byte {start - 8}, found type {kind}")
         yield read_matrix(plain, start, end, order)
 
 
@@ -106,26 +106,26 @@ def _inflate(data: bytes) -> bytes:
     try:
         plain = stream.decompress(data, MAX_BYTES)
     except zlib.error as error:
-        raise Damaged(f"its compressed data are damaged ({error})") from error
+        raise DamagedMat(f"its compressed data are damaged ({error})") from error
     if not stream.eof:
         reason = f"holds more than {MAX_BYTES} bytes" if stream.unconsumed_tail else "ends too early"
-        raise Damaged(f"its compressed data {reason}")
+        raise DamagedMat(f"its compressed data {reason}")
     return plain
 
 
 def read_tag(data: bytes | memoryview, position: int, order: str) -> tuple[int, int, int, int]:
     """The element at `position`: its type, where its data start and end, and where the next one starts."""
     if position + 8 > len(data):
-        raise Damaged(f"it ends within a tag at byte {position}")
+        raise DamagedMat(f"it ends within a tag at byte {position}")
     kind, size = struct.unpack_from(order + "II", data, position)
     if kind >> 16:  # small element: the size in the upper half, the data in the tag's own last four bytes
         kind, size = kind & 0xFFFF, kind >> 16
         if size > 4:
-            raise Damaged(f"a small element at byte {position} claims {size} bytes")
+            raise DamagedMat(f"a small element at byte {position} claims {size} bytes")
         return kind, position + 4, position + 4 + size, position + 8
     start, end = position + 8, position + 8 + size
     if end > len(data):
-        raise Damaged(f"the element at byte {position} claims {size} bytes, past the end of the data")
+        raise DamagedMat(f"the element at byte {position} claims {size} bytes, past the end of the data")
     padded = end if kind == MI_COMPRESSED else end + (-size) % 8
     return kind, start, end, padded
 
@@ -135,16 +135,16 @@ def read_matrix(
 ) -> tuple[str, Any]:
     """Name and value of the matrix whose content is `data[position:end]`."""
     if depth > MAX_DEPTH:
-        raise Damaged(f"matrices are nested more than {MAX_DEPTH} deep")
+        raise DamagedMat(f"matrices are nested more than {MAX_DEPTH} deep")
     if position == end:  # MATLAB writes an empty cell or field as a matrix of zero bytes
         return "", np.empty((0, 0))
     if end > len(data):
-        raise Damaged("a matrix leaves its parent")
+        raise DamagedMat("a matrix leaves its parent")
     flags, position = _numbers(data, position, order)
     dims, position = _numbers(data, position, order)
     name_bytes, position = _bytes(data, position, order)
     if flags.size < 1 or dims.size < 2 or (dims < 0).any():
-        raise Damaged(f"a matrix at byte {position} has no valid flags or dimensions")
+        raise DamagedMat(f"a matrix at byte {position} has no valid flags or dimensions")
     kind = int(flags[0]) & 0xFF
     shape = tuple(int(d) for d in dims)
     name = name_bytes.decode("latin-1")
@@ -156,7 +156,7 @@ def read_matrix(
         return name, _text(data, position, order, shape)
     if kind in MX_NUMERIC:
         return name, _array(data, position, order, shape)
-    raise Damaged(f"a matrix of class {kind} is not supported")
+    raise DamagedMat(f"a matrix of class {kind} is not supported")
 
 
 def _bytes(data: bytes | memoryview, position: int, order: str) -> tuple[bytes, int]:
@@ -168,17 +168,17 @@ def _numbers(data: bytes | memoryview, position: int, order: str) -> tuple[np.nd
     kind, start, end, after = read_tag(data, position, order)
     code = NUMBER_TYPES.get(kind)
     if code is None:
-        raise Damaged(f"numbers of type {kind} at byte {position}")
+        raise DamagedMat(f"numbers of type {kind} at byte {position}")
     dtype = np.dtype(order + code)
     if (end - start) % dtype.itemsize:
-        raise Damaged(f"{end - start} bytes at byte {position} are not a whole number of {dtype}")
+        raise DamagedMat(f"{end - start} bytes at byte {position} are not a whole number of {dtype}")
     return np.frombuffer(data, dtype, (end - start) // dtype.itemsize, start), after
 
 
 def _array(data: bytes | memoryview, position: int, order: str, shape: tuple[int, ...]) -> np.ndarray:
     values, _ = _numbers(data, position, order)
     if values.size != math.prod(shape):
-        raise Damaged(f"an array of shape {shape} holds {values.size} numbers")
+        raise DamagedMat(f"an array of shape {shape} holds {values.size} numbers")
     return values.reshape(shape, order="F")
 
 
@@ -187,23 +187,23 @@ def _text(data: bytes | memoryview, position: int, order: str, shape: tuple[int,
         return ""
     kind, start, end, _ = read_tag(data, position, order)
     if len(shape) != 2:
-        raise Damaged(f"text of shape {shape}; only lines are supported")
+        raise DamagedMat(f"text of shape {shape}; only lines are supported")
     raw = bytes(data[start:end])
     encoding = TEXT_ENCODINGS.get(kind)
-    if kind == 4:  # miUINT16: one UTF-16 unit a character
+    if kind == 4:  # miUINT16: one UTF-16 unit per character
         encoding = "utf-16"
     if encoding is None:
-        raise Damaged(f"text of type {kind} at byte {position}")
+        raise DamagedMat(f"text of type {kind} at byte {position}")
     if encoding in ("utf-16", "utf-32"):
         encoding += "-le" if order == "<" else "-be"
     try:
         text = raw.decode(encoding)
     except UnicodeDecodeError as error:
-        raise Damaged(f"text at byte {position} is not {encoding}") from error
+        raise DamagedMat(f"text at byte {position} is not {encoding}") from error
     if shape[0] == 1:
         return text
     if len(text) != math.prod(shape):
-        raise Damaged(f"text of shape {shape} holds {len(text)} characters")
+        raise DamagedMat(f"text of shape {shape} holds {len(text)} characters")
     return [text[line :: shape[0]].rstrip() for line in range(shape[0])]
 
 
@@ -235,7 +235,7 @@ def read_field_names(data: bytes | memoryview, position: int, order: str) -> tup
     length = int(lengths[0]) if lengths.size else 0
     if length <= 0 or len(names) % length:
         if names:
-            raise Damaged(f"field names at byte {position} have no valid length")
+            raise DamagedMat(f"field names at byte {position} have no valid length")
         return [], position
     fields = [
         names[i : i + length].split(b"\0", 1)[0].decode("latin-1") for i in range(0, len(names), length)
@@ -248,9 +248,9 @@ def _matrices(
 ) -> Iterator[Any]:
     """The values of an array's cells or fields."""
     if count > (end - position) // 8:
-        raise Damaged(f"{count} values are claimed where {end - position} bytes are left")
+        raise DamagedMat(f"{count} values are claimed where {end - position} bytes are left")
     for _ in range(count):
         kind, start, stop, position = read_tag(data, position, order)
         if kind != MI_MATRIX or stop > end:
-            raise Damaged(f"a value at byte {start - 8} is not a matrix of its array")
+            raise DamagedMat(f"a value at byte {start - 8} is not a matrix of its array")
         yield read_matrix(data, start, stop, order, depth + 1)[1]

@@ -25,7 +25,7 @@ from data_catalog.matfile import (
     MI_MATRIX,
     MX_CHAR,
     MX_STRUCT,
-    Damaged,
+    DamagedMat,
     byte_order,
     read_field_names,
     read_matrix,
@@ -58,7 +58,7 @@ class StructStream:
                 self._file = opened.enter_context(open_file(self.path))
                 self._open()
                 self._opened = opened.pop_all()
-        except Damaged as error:
+        except DamagedMat as error:
             raise self._damaged(error) from error
         return self
 
@@ -70,7 +70,7 @@ class StructStream:
         for index in range(self.count):
             try:
                 yield {field: self._value() for field in self.fields}
-            except Damaged as error:
+            except DamagedMat as error:
                 raise self._damaged(f"entry {index + 1} of {self.count}: {error}") from error
 
     def _open(self) -> None:
@@ -84,19 +84,19 @@ class StructStream:
             self._plain += self._inflate(compressed)
             kind, _ = self._tag_of(self._take(8))
         if kind != MI_MATRIX:
-            raise Damaged("its first variable is not a matrix")
+            raise DamagedMat("its first variable is not a matrix")
         flags, dims, _ = (self._element() for _ in range(3))
         if len(flags) < 4 or int(np.frombuffer(flags, self.order + "u4", 1)[0]) & 0xFF != MX_STRUCT:
-            raise Damaged("its first variable is not a struct array")
+            raise DamagedMat("its first variable is not a struct array")
         if len(dims) < 8 or len(dims) % 4:
-            raise Damaged("its first variable has no dimensions")
+            raise DamagedMat("its first variable has no dimensions")
         self.count = int(np.frombuffer(dims, self.order + "i4").astype(np.int64).prod())
         if not 0 <= self.count <= MOST_VALUES:
-            raise Damaged(f"its first variable claims {self.count} entries")
+            raise DamagedMat(f"its first variable claims {self.count} entries")
         length, names = self._element(), self._element()
         width = int.from_bytes(length, "little" if self.order == "<" else "big")
         if not 0 < width <= 64 or not names or len(names) % width:
-            raise Damaged("its first variable has no field names")
+            raise DamagedMat("its first variable has no field names")
         self.fields = [
             names[i : i + width].split(b"\0", 1)[0].decode("latin-1") for i in range(0, len(names), width)
         ]
@@ -104,7 +104,7 @@ class StructStream:
     def _value(self) -> bytes:
         kind, size = self._tag_of(self._take(8))
         if kind != MI_MATRIX or size % 8:
-            raise Damaged("a value is not a matrix")
+            raise DamagedMat("a value is not a matrix")
         return self._take(size)
 
     def _element(self) -> bytes:
@@ -122,7 +122,7 @@ class StructStream:
 
     def _take(self, size: int) -> bytes:
         if size > LARGEST_VALUE:
-            raise Damaged(f"a value claims {size} bytes")
+            raise DamagedMat(f"a value claims {size} bytes")
         while len(self._plain) < size:
             self._plain += self._more()
         taken = bytes(self._plain[:size])
@@ -136,17 +136,17 @@ class StructStream:
             left = self._inflater.unconsumed_tail if self._inflater is not None else b""
             source = left or self._file.read(PIECE)
             if not source:
-                raise Damaged("it ends too early")
+                raise DamagedMat("it ends too early")
             piece = source if self._inflater is None else self._inflate(source)
             if not piece and self._inflater.eof:
-                raise Damaged("it ends too early")
+                raise DamagedMat("it ends too early")
         return piece
 
     def _inflate(self, source: bytes) -> bytes:
         try:
             return bytes(self._inflater.decompress(source, 4 * PIECE))
         except zlib.error as error:
-            raise Damaged(f"its compressed data are damaged ({error})") from error
+            raise DamagedMat(f"its compressed data are damaged ({error})") from error
 
     def _damaged(self, why: object) -> CatalogError:
         return CatalogError(f"{self.path}: not a readable .mat file: {why}")
@@ -169,7 +169,7 @@ def named_boxes(value: bytes, order: str) -> NamedBoxes:
     """Take a `Gallery` apart.
 
     Raises:
-        Damaged: when it is not a struct array with these fields.
+        DamagedMat: when it is not a struct array with these fields.
     """
     if not value:
         return _from_structs([])
@@ -184,26 +184,26 @@ def box_of(value: object) -> list[float] | None:
     Integer types differ from cell to cell (uint8, uint16): x + w would overflow in them, so floats come back.
 
     Raises:
-        Damaged: when it is not a box.
+        DamagedMat: when it is not a box.
     """
     if not isinstance(value, np.ndarray):
-        raise Damaged("an idlocate is not an array of numbers")
+        raise DamagedMat("an idlocate is not an array of numbers")
     if value.size == 0:
         return None
     if value.size != 4:
-        raise Damaged(f"an idlocate has {value.size} numbers")
+        raise DamagedMat(f"an idlocate has {value.size} numbers")
     return [float(number) for number in value.ravel()]
 
 
 def _from_structs(entries: object) -> NamedBoxes:
     if not isinstance(entries, list):
-        raise Damaged("a gallery is not a struct array")
+        raise DamagedMat("a gallery is not a struct array")
     names: list[str] = []
     labelled: list[int] = []
     boxes: list[list[float]] = []
     for row, entry in enumerate(entries):
         if not isinstance(entry, dict) or not isinstance(entry.get("imname"), str):
-            raise Damaged("a gallery entry has no imname")
+            raise DamagedMat("a gallery entry has no imname")
         names.append(entry["imname"])
         box = box_of(entry.get("idlocate"))
         if box is not None:

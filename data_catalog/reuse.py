@@ -34,7 +34,7 @@ _UNITS = pa.schema(
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptSources:
     """The sources that need not be read, and the rows that came from them."""
 
     sources: frozenset[str]
@@ -61,7 +61,7 @@ def write_units(directory: Path, digests: Mapping[str, str]) -> None:
 
 def keep_unchanged(
     previous: Snapshot, units: Sequence[Unit], digests: Mapping[str, str], images: Mapping[str, str]
-) -> Kept | None:
+) -> KeptSources | None:
     """What an earlier snapshot of the same adapter, version and options spares; None when nothing.
 
     `digests` are those of the units, `images` those of the image files, none where these are left out.
@@ -81,10 +81,10 @@ def keep_unchanged(
     of_kept = pc.field("source_unit").isin(sources)
     tables = {each.name: previous.dataset(each.name).to_table(filter=of_kept) for each in fields(Tables)}
     tables["images"] = tables["images"].select(ADAPTER_IMAGES.names)
-    return Kept(frozenset(sources), Tables(**tables))
+    return KeptSources(frozenset(sources), Tables(**tables))
 
 
-def merged(kept: Kept, parts: Iterable[Tables], units: Sequence[Unit]) -> Iterator[Tables]:
+def merged(kept: KeptSources, parts: Iterable[Tables], units: Sequence[Unit]) -> Iterator[Tables]:
     """Kept and newly read rows in the order of their units; `parts` come in that order, one at a time."""
     rank = pa.array([unit.source for unit in units], pa.string())
     waiting = _Waiting(kept.tables, rank)

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from data_catalog.adapters.protocol import IGNORE, Options
 from data_catalog.files import path_fault, suspicious
-from data_catalog.images import Exif, Header, Unreadable, read_header
+from data_catalog.images import Exif, ImageHeader, Unreadable, read_header
 from data_catalog.row_tables import COORDINATES, box_rejects, with_column
 from data_catalog.rows import Rows, Tables, to_tables
 from data_catalog.schema import EXCLUDED, IMAGES, INVALID, REJECTS
@@ -84,7 +84,7 @@ class RowChecks:
         rows = range(len(images)) if look_at_all else np.flatnonzero(suspicious(images["rel_path"])).tolist()
         paths = images["rel_path"].take(pa.array(rows, pa.int64())).to_pylist()
         faults: dict[int, _Fault] = {}
-        headers: list[Header | None] = [None] * len(images)
+        headers: list[ImageHeader | None] = [None] * len(images)
         for row, path in zip(rows, paths, strict=True):
             found = self._look(path)
             if isinstance(found, _Fault):
@@ -97,7 +97,7 @@ class RowChecks:
             images = images.filter(pa.array([row not in faults for row in range(len(images))]))
         return images, faults
 
-    def _look(self, rel_path: str) -> Header | _Fault | None:
+    def _look(self, rel_path: str) -> ImageHeader | _Fault | None:
         fault = path_fault(rel_path)
         if fault is not None:
             return _Fault(INVALID, "image_path", f"{fault}: {rel_path[:80]!r}")
@@ -166,7 +166,7 @@ def _paths(snapshot: Snapshot, code: str) -> set[str]:
     return {detail.partition(_REASON)[0] for detail in details}
 
 
-def _as_decoded(images: pa.Table, headers: Sequence[Header | None], exif: Exif) -> pa.Table:
+def _as_decoded(images: pa.Table, headers: Sequence[ImageHeader | None], exif: Exif) -> pa.Table:
     """Images with the sizes of their files, what decoding does, and the stated size where it differs."""
     sizes = [None if header is None else header.size(exif) for header in headers]
     stated = list(zip(images["width"].to_pylist(), images["height"].to_pylist(), strict=True))

@@ -29,14 +29,14 @@ Column = Any
 
 
 @dataclass
-class Block:
+class RowBlock:
     """Some rows of one kind: columns by name, each with `length` values or one for all."""
 
     length: int
     columns: dict[str, Column]
 
 
-def arrow_table(schema: pa.Schema, blocks: Sequence[Block]) -> pa.Table:
+def arrow_table(schema: pa.Schema, blocks: Sequence[RowBlock]) -> pa.Table:
     """The blocks' rows by the schema; a column that a block lacks is null there.
 
     Raises CatalogError for a value that the schema's type cannot hold.
@@ -48,7 +48,7 @@ def arrow_table(schema: pa.Schema, blocks: Sequence[Block]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def box_tables(blocks: list[Block]) -> tuple[pa.Table, pa.Table]:
+def box_tables(blocks: list[RowBlock]) -> tuple[pa.Table, pa.Table]:
     """Boxes with ids and scopes, and rejects for the damaged among them."""
     blocks = [block for block in blocks if block.length]
     if not blocks:
@@ -112,7 +112,7 @@ def with_column(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) 
     return table.set_column(index, target, _encode(values, target.type))
 
 
-def _column(target: pa.Field, blocks: Sequence[Block]) -> pa.ChunkedArray:
+def _column(target: pa.Field, blocks: Sequence[RowBlock]) -> pa.ChunkedArray:
     name = target.name
     plain = target.type.value_type if pa.types.is_dictionary(target.type) else target.type
     values = [block.columns.get(name) for block in blocks]
@@ -125,7 +125,7 @@ def _column(target: pa.Field, blocks: Sequence[Block]) -> pa.ChunkedArray:
     return _encode(pa.chunked_array(chunks, type=plain), target.type)
 
 
-def _chunk(block: Block, type_: pa.DataType, name: str) -> pa.Array:
+def _chunk(block: RowBlock, type_: pa.DataType, name: str) -> pa.Array:
     value, length = block.columns.get(name), block.length
     try:
         if _is_scalar(value):

@@ -14,7 +14,15 @@ import pyarrow as pa
 from numpy.typing import ArrayLike
 
 from data_catalog.errors import CatalogError
-from data_catalog.row_tables import COORDINATES, Block, Column, arrow_table, box_faults, box_tables, box_text
+from data_catalog.row_tables import (
+    COORDINATES,
+    Column,
+    RowBlock,
+    arrow_table,
+    box_faults,
+    box_tables,
+    box_text,
+)
 from data_catalog.schema import BOXES, GALLERY, IMAGES, INVALID, QUERIES, REJECTS
 from data_catalog.suggestions import did_you_mean
 
@@ -95,11 +103,11 @@ class Rows:
 
     source_file: str
     source_unit: str | None = None
-    _images: list[Block] = field(default_factory=list)
-    _boxes: list[Block] = field(default_factory=list)
-    _queries: list[Block] = field(default_factory=list)
-    _gallery: list[Block] = field(default_factory=list)
-    _rejects: list[Block] = field(default_factory=list)
+    _images: list[RowBlock] = field(default_factory=list)
+    _boxes: list[RowBlock] = field(default_factory=list)
+    _queries: list[RowBlock] = field(default_factory=list)
+    _gallery: list[RowBlock] = field(default_factory=list)
+    _rejects: list[RowBlock] = field(default_factory=list)
 
     def images(
         self, image_id: Sequence[str] | pa.Array, rel_path: Column, split: Column, **more: Column
@@ -131,7 +139,7 @@ class Rows:
         """
         self._check_columns("images", more)
         self._images.append(
-            Block(len(image_id), {"image_id": image_id, "rel_path": rel_path, "split": split, **more})
+            RowBlock(len(image_id), {"image_id": image_id, "rel_path": rel_path, "split": split, **more})
         )
 
     def boxes(
@@ -179,7 +187,7 @@ class Rows:
             corners = _corners(boxes.astype(np.float32))
         columns = {"image_id": image_id, "split": split, "source_row": source_row, "xyxy": boxes, **corners}
         defaults = {"category": "person", "ignore": False, "source_file": self.source_file}
-        self._boxes.append(Block(len(boxes), {**defaults, **columns, **more}))
+        self._boxes.append(RowBlock(len(boxes), {**defaults, **columns, **more}))
 
     def queries(
         self,
@@ -228,7 +236,7 @@ class Rows:
         given = {"query_id": query_id, "image_id": image_id, "person_id": person_id, "source_row": source_row}
         for name, values in given.items():
             columns[name] = [values[i] for i in good]
-        self._queries.append(Block(len(good), columns))
+        self._queries.append(RowBlock(len(good), columns))
 
     def gallery(
         self, protocol: str, query_id: Column, image_id: Column, is_positive: Column, **corners: Column
@@ -241,7 +249,7 @@ class Rows:
             "image_id": image_id,
             "is_positive": is_positive,
         }
-        self._gallery.append(Block(len(image_id), {**columns, **corners}))
+        self._gallery.append(RowBlock(len(image_id), {**columns, **corners}))
 
     def reject(
         self, severity: str, code: str, detail: str, source_row: int, image_id: str | None = None
@@ -285,7 +293,7 @@ class Rows:
         """Many rows that were not taken: as `reject`, in columns."""
         columns = {"severity": severity, "code": code, "detail": detail, "image_id": image_id}
         place = {"source_file": self.source_file, "source_row": source_row}
-        self._rejects.append(Block(len(source_row), {**columns, **place}))
+        self._rejects.append(RowBlock(len(source_row), {**columns, **place}))
 
     def _check_columns(self, kind: str, given: Mapping[str, Column]) -> None:
         """Raise CatalogError for a column that the table does not have: it would be lost."""
@@ -334,16 +342,16 @@ def to_tables(parts: Sequence[Rows]) -> Tables:
     )
 
 
-def _of_units(parts: Sequence[Rows], kind: str) -> list[Block]:
+def _of_units(parts: Sequence[Rows], kind: str) -> list[RowBlock]:
     """The blocks of one kind of all parts, each with the unit that it was read from."""
     return [
-        Block(block.length, {**block.columns, "source_unit": rows.source_unit or rows.source_file})
+        RowBlock(block.length, {**block.columns, "source_unit": rows.source_unit or rows.source_file})
         for rows in parts
         for block in getattr(rows, kind)
     ]
 
 
-class _SingleRejects(Block):
+class _SingleRejects(RowBlock):
     """A block that grows by one row at a time."""
 
     def __init__(self, source_file: str) -> None:

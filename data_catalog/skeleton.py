@@ -56,7 +56,7 @@ class $cls:
                 image, x1, y1, x2, y2, person = line.split(",")
                 path = files.find(f"images/{image}")
                 if path is None:
-                    raise ValueError("no such image")
+                    raise ValueError("image not found")
                 taken.append((path, [number(value) for value in (x1, y1, x2, y2)], at, identity(person)))
             except ValueError as error:
                 rows.reject(INVALID, "row_unreadable", f"{error}: {line[:80]!r}", at)

@@ -115,6 +115,6 @@ def histogram(
 
 def _step(span: float, *, whole: bool) -> float:
     """A width of 1, 2 or 5 times a power of ten that cuts the span into at most `MOST_BARS` parts."""
-    least = max(span / MOST_BARS, 1.0 if whole or not span else 0.0)
-    power = 10.0 ** np.floor(np.log10(least))
-    return float(next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least))
+    minimum = max(span / MOST_BARS, 1.0 if whole or not span else 0.0)
+    power = 10.0 ** np.floor(np.log10(minimum))
+    return float(next(factor * power for factor in (1, 2, 5, 10) if factor * power >= minimum))

@@ -22,7 +22,7 @@ MOST_CHILDREN = 1 << 20
 """Elements of a tree that is held as a whole."""
 
 
-class Damaged(ValueError):
+class DamagedXml(ValueError):
     """The file is not XML that may be read; `elements` says where."""
 
 
@@ -71,7 +71,7 @@ def elements(path: Path) -> Iterator[Start | End]:
 
     Raises:
         CatalogError: when the file cannot be read.
-        Damaged: when it is not XML, declares an entity, or is nested too deeply.
+        DamagedXml: when it is not XML, declares an entity, or is nested too deeply.
     """
     reader = _Reader()
     with open_file(path) as file:
@@ -89,7 +89,7 @@ def read_tree(path: Path) -> Element:
         if isinstance(each, Start):
             count += 1
             if count > MOST_CHILDREN:
-                raise Damaged(f"it has more than {MOST_CHILDREN:,} elements")
+                raise DamagedXml(f"it has more than {MOST_CHILDREN:,} elements")
             found = Element(each.tag, each.attributes, each.line)
             open_elements[-1].children.append(found)
             open_elements.append(found)
@@ -103,7 +103,7 @@ def root_tag(path: Path) -> str | None:
     try:
         for each in elements(path):
             return each.tag
-    except Damaged:
+    except DamagedXml:
         pass  # whoever reads all of it says what is wrong
     return None
 
@@ -130,16 +130,16 @@ class _Reader:
             self._parser.Parse(block, final)
         except expat.ExpatError as error:
             reason = expat.errors.messages.get(error.code, str(error.code))
-            raise Damaged(f"line {error.lineno}, column {error.offset + 1}: {reason}") from error
-        except Damaged:
+            raise DamagedXml(f"line {error.lineno}, column {error.offset + 1}: {reason}") from error
+        except DamagedXml:
             raise
         except (ValueError, LookupError) as error:  # an encoding that is declared and not known
-            raise Damaged(f"its encoding is unknown ({error}): save it as UTF-8") from error
+            raise DamagedXml(f"its encoding is unknown ({error}): save it as UTF-8") from error
         return self._found
 
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
         if len(self._texts) >= DEEPEST:
-            raise Damaged(f"line {self._parser.CurrentLineNumber}: nested more than {DEEPEST} deep")
+            raise DamagedXml(f"line {self._parser.CurrentLineNumber}: nested more than {DEEPEST} deep")
         self._texts.append([])
         self._length = 0
         self._found.append(Start(tag, attributes, self._parser.CurrentLineNumber))
@@ -151,14 +151,14 @@ class _Reader:
     def _text(self, text: str) -> None:
         self._length += len(text)
         if self._length > LONGEST_TEXT:
-            raise Damaged(
+            raise DamagedXml(
                 f"line {self._parser.CurrentLineNumber}: a text of more than {LONGEST_TEXT:,} characters"
             )
         if self._texts:
             self._texts[-1].append(text)
 
     def _refuse_entity(self, *_: object) -> int:
-        raise Damaged(
+        raise DamagedXml(
             f"line {self._parser.CurrentLineNumber}: it declares an entity, which is refused; "
             "write the text out in its place"
         )

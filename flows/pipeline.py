@@ -21,9 +21,9 @@ from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
 from flows.config.request import RunRequest
+from flows.console import told
 from flows.errors import RETRY_DELAYS, Failure, failure_of
 from flows.plan.states import Planned
-from flows.run.console import told
 from flows.run.embedded_api import Api
 from flows.run.nights import conclude
 from flows.run.notices import announced
@@ -106,7 +106,7 @@ def _make_all(walk: Walk, trackers: Trackers) -> State[Any]:
         state = _task(planned, walk)(identity.kind, identity.key, return_state=True)
         found = walk.store.find(identity.kind, identity.key) if state.is_completed() else None
         if found is None:
-            unknown = Failure("broke", state.message or f"it was made and is gone from {walk.store}")
+            unknown = Failure("broke", state.message or f"it was built but is gone from {walk.store}")
             return _fail(record, planned, record.failure or unknown)
         walk.made(planned, found)
     conclude(walk.config, walk.artifacts, walk.store, record)

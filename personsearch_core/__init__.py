@@ -22,7 +22,7 @@ _EXPORTS = {
     "losses": "batch_hard_triplet_loss build_objective semi_hard_triplet_loss",
     "models.branch": "Branch build_branch",
     "models.detector": "Detector build_detector",
-    "models.search": "People PersonSearchNet",
+    "search.network": "People PersonSearchNet",
     "models.weights": "load_branch load_detector load_initial_weights save_branch save_detector",
     "recipes": (
         "BranchModel Compute ContextMatching DetectionLoss DetectionsRecipe DetectorModel DetectorRecipe "

@@ -33,8 +33,6 @@ from personsearch_core.models.branch import Branch as Branch
 from personsearch_core.models.branch import build_branch as build_branch
 from personsearch_core.models.detector import Detector as Detector
 from personsearch_core.models.detector import build_detector as build_detector
-from personsearch_core.models.search import People as People
-from personsearch_core.models.search import PersonSearchNet as PersonSearchNet
 from personsearch_core.models.weights import load_branch as load_branch
 from personsearch_core.models.weights import load_detector as load_detector
 from personsearch_core.models.weights import load_initial_weights as load_initial_weights
@@ -59,6 +57,8 @@ from personsearch_core.recipes import Schedule as Schedule
 from personsearch_core.sampling import PKSampler as PKSampler
 from personsearch_core.schedules import linear_cosine_decay as linear_cosine_decay
 from personsearch_core.schedules import rate_factor as rate_factor
+from personsearch_core.search.network import People as People
+from personsearch_core.search.network import PersonSearchNet as PersonSearchNet
 from personsearch_core.search.people import FoundPeople as FoundPeople
 from personsearch_core.search.people import Person as Person
 from personsearch_core.search.top_k import CoarseRows as CoarseRows

@@ -47,7 +47,7 @@ def check_amounts(amounts: Sequence[Amount]) -> None:
 def per_epoch(amounts: Sequence[Amount], sizes: Sequence[int]) -> tuple[int, ...]:
     """Items of each set per epoch, from the number of items that each has.
 
-    Beside sets with repeat or choose, proportions are fractions of the whole epoch and must leave room (sum
+    Next to sets with repeat or choose, proportions are fractions of the whole epoch and must leave room (sum
     below 1). If all sets have proportions, only their ratios count, and an epoch has as many items as all
     sets together. Raises PersonSearchError if there is no set, or no room.
 

@@ -22,14 +22,14 @@ def checksum_text(files: Mapping[str, Path | bytes]) -> str:
 
 
 def write_checksums(folder: Path, names: Iterable[str]) -> None:
-    """Note the digests of these files of a folder, in place of an earlier note."""
+    """Record the digests of these files of a folder, in place of an earlier record."""
     partial = folder / UNFINISHED_CHECKSUMS
     partial.write_text(checksum_text({name: folder / name for name in names}))
     partial.replace(folder / CHECKSUMS)
 
 
 def listed_files(folder: Path) -> set[str]:
-    """Names of the files whose digests are noted; none if the note is missing or damaged."""
+    """Names of the files whose digests are recorded; none if the record is missing or damaged."""
     try:
         return set(_read(folder / CHECKSUMS))
     except (OSError, ValueError):
@@ -37,9 +37,9 @@ def listed_files(folder: Path) -> set[str]:
 
 
 def problems(folder: Path, names: Iterable[str], sums: str = CHECKSUMS) -> list[str]:
-    """What is wrong with these files of a folder by its note of their digests, one sentence per file.
+    """What is wrong with these files of a folder by its record of their digests, one sentence per file.
 
-    Folders of earlier versions have no note: then nothing is read, and nothing is found.
+    Folders of earlier versions have no record: then nothing is read, and nothing is found.
     """
     try:
         noted = _read(folder / sums)

@@ -9,9 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from personsearch_core.models.branch import Branch
-from personsearch_core.models.compute import arrange, model_device, prepare
+from personsearch_core.models.compute import arrange, autocast, model_device, prepare
 from personsearch_core.recipes import GalleryRecipe
-from personsearch_core.training.optimisation import autocast
 from personsearch_core.training.row_batches import RowReader, open_batches
 
 

@@ -5,7 +5,7 @@ detector.safetensors, detector.json, branch.safetensors
 detector.pt2, branch.pt2      torch.export programs (`export_programs`)
 detector.onnx, branch.onnx    the same in ONNX
 model_card.md        what it was trained on, its figures and its limits, for people
-SHA256SUMS           digests of all files, which `load_model` and `sha256sum --check` hold them to
+SHA256SUMS           digests of all files, which `load_model` and `sha256sum --check` check
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from personsearch_core.models.box_deltas import decode_boxes
 from personsearch_core.models.branch import Branch
 from personsearch_core.models.descriptions import part, read_description
 from personsearch_core.models.detector import IMAGENET_MEAN, IMAGENET_STD, Detector, shared_map
-from personsearch_core.models.search import PersonSearchNet
 from personsearch_core.models.weights import (
     DETECTOR_DESCRIPTION,
     DETECTOR_WEIGHTS,
@@ -36,6 +35,7 @@ from personsearch_core.models.weights import (
     save_detector,
 )
 from personsearch_core.recipes import Compute, RoiRecipe
+from personsearch_core.search.network import PersonSearchNet
 
 FORMAT = 1
 DESCRIPTION = "model.json"
@@ -124,7 +124,7 @@ def require_place_for_model(directory: Path) -> None:
 
 
 def present_files(directory: Path) -> list[str]:
-    """The model's files that a folder holds, for a note of their digests."""
+    """The model's files that a folder holds, for a record of their digests."""
     notes = {CHECKSUMS, UNFINISHED_CHECKSUMS, _UNFINISHED}
     return sorted(name for name in FILES - notes if (directory / name).is_file())
 
@@ -188,7 +188,7 @@ def load_model(directory: str | Path, compute: Compute | None = None) -> PersonS
 
 
 def require_whole_model(directory: Path) -> None:
-    """Hold what `load_model` reads to the digests that were noted when it was written.
+    """Check what `load_model` reads against the digests recorded when it was written.
 
     Models of earlier versions have no digests. Raises PersonSearchError if a file is missing or has other
     bytes.

@@ -15,11 +15,10 @@ from personsearch_core.boxes import Boxes
 from personsearch_core.data.network_input import PlacedImage, decoded
 from personsearch_core.models.branch import build_branch
 from personsearch_core.models.candidates import suppress
-from personsearch_core.models.compute import arrange, model_device
+from personsearch_core.models.compute import arrange, autocast, model_device
 from personsearch_core.models.detector import build_detector
-from personsearch_core.models.search import PersonSearchNet
 from personsearch_core.recipes import BranchModel, Compute, DetectorModel, RoiRecipe, Variant
-from personsearch_core.training.optimisation import autocast
+from personsearch_core.search.network import PersonSearchNet
 
 PAPER_MS_PER_PERSON: dict[str, dict[tuple[int, int], float]] = {
     "disj": {(1, 5): 17.0, (4, 5): 13.6, (8, 5): 12.9, (1, 20): 7.4, (4, 20): 6.6, (8, 20): 6.4},

@@ -60,7 +60,9 @@ def digest_safetensors(path: Path) -> str:
                 entry = header[name]
                 first, last = entry["data_offsets"]
                 if not 0 <= first <= last:
-                    raise StorageError(f"{path}: tensor {name!r} is said to lie at bytes {first} to {last}")
+                    raise StorageError(
+                        f"{path}: tensor {name!r} lies at bytes {first} to {last}, says its header"
+                    )
                 hasher.update(canonical_json([name, entry["dtype"], entry["shape"]]))
                 file.seek(start + first)
                 remaining = last - first

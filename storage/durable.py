@@ -35,13 +35,13 @@ def write(file: Path, content: bytes | str, *, lasting: bool = True) -> None:
 
 
 def remove(file: Path) -> None:
-    """Delete a file for good. Raises FileNotFoundError when it is missing."""
+    """Delete a file durably. Raises FileNotFoundError when it is missing."""
     file.unlink()
     flush(file.parent)
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, as far as they are missing, so that a power cut loses none."""
+    """Make a folder and its missing parents, so that a power cut loses none."""
     missing = []
     while not folder.is_dir():
         missing.append(folder)

@@ -21,7 +21,7 @@ RECORD = "lineage"
 """The field of `made_by` with the sources of all generations; older versions keep it, and do not read it."""
 
 
-class Made(Protocol):
+class WithSources(Protocol):
     """What a manifest or an entry of a listing says of one artifact."""
 
     @property
@@ -58,7 +58,7 @@ def manifests_behind(
 
 
 @dataclass(frozen=True)
-class Reach:
+class Ancestors:
     """`names` (`kind/key`) that are reached, and of which of them it is `unknown` what they were made from.
 
     `unknown` maps each of these to the artifact that it was reached from.
@@ -71,15 +71,15 @@ class Reach:
 class Lineages:
     """What many artifacts were made from, by their manifests; several may speak of one artifact."""
 
-    def __init__(self, manifests: Iterable[Made]) -> None:
-        self._made: dict[str, list[Made]] = {}
+    def __init__(self, manifests: Iterable[WithSources]) -> None:
+        self._made: dict[str, list[WithSources]] = {}
         self.add(manifests)
 
-    def add(self, manifests: Iterable[Made]) -> None:
+    def add(self, manifests: Iterable[WithSources]) -> None:
         for made in manifests:
             self._made.setdefault(made.name, []).append(made)
 
-    def reach(self, roots: Iterable[str]) -> Reach:
+    def reach(self, roots: Iterable[str]) -> Ancestors:
         """`roots` and everything that they were made from, there or not."""
         reached: dict[str, str | None] = {}
         waiting: list[tuple[str, str | None]] = [(name, None) for name in roots]
@@ -99,7 +99,7 @@ class Lineages:
             for name, follower in reached.items()
             if name not in self._made and name not in covered
         }
-        return Reach(frozenset(reached), unknown)
+        return Ancestors(frozenset(reached), unknown)
 
 
 def lineage_of(sources: Iterable[str], manifest_of: Callable[[str, str], Manifest]) -> list[str] | None:

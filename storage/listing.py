@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from storage.errors import NewerVersionError, StorageError
 from storage.lineage import Lineages
 from storage.manifest import FILE_NAME, checked_body, recorded_lineage
-from storage.manifest_index import EMPTY, UNKNOWN, Columns, Header, ManifestIndex, folder_stamp
+from storage.manifest_index import EMPTY, UNKNOWN, Columns, IndexHeader, ManifestIndex, folder_stamp
 from storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def held(store: Store) -> dict[str, tuple[int, int]]:
     return {kind: each for kind, each in found.items() if each[0]}
 
 
-def _is_of(header: Header, store: Store, kind: str) -> bool:
+def _is_of(header: IndexHeader, store: Store, kind: str) -> bool:
     """Whether the rows under this header are those of the folder as it is now."""
     return header.folder is not None and header.folder == folder_stamp(store.kind_folder(kind))
 
@@ -128,7 +128,7 @@ def _entries_of(store: Store, kind: str) -> list[Entry]:
         columns = _as_columns(entries, stamps)
     others = tuple(sorted(read.keys() - {entry.key for entry in fresh}))
     unchanged = folder is not None and before == folder_stamp(folder) and index.is_settled(folder)
-    now = Header(before if unchanged else None, len(columns), sum(columns.sizes), others)
+    now = IndexHeader(before if unchanged else None, len(columns), sum(columns.sizes), others)
     if fresh or now != header:
         index.write(now, columns)
     return _with_unfit(entries, {key: read[key] for key in others})
@@ -229,7 +229,7 @@ def resolve_name(entries: Iterable[Entry], name: str) -> Entry:
 
 
 def with_sources(entries: Iterable[Entry], roots: Iterable[str]) -> set[str]:
-    """`roots` and everything that they were made from, as far as the store still has it."""
+    """`roots` and everything that they were made from and that the store still has."""
     entries = list(entries)
     there = {entry.name for entry in entries}
     return there & Lineages(entries).reach(roots).names

@@ -18,7 +18,7 @@ from storage.durable import flush
 from storage.errors import NewerVersionError, StorageError
 from storage.folders import remove_tree, visible_names
 from storage.manifest import FILE_NAME, Manifest, read_manifest
-from storage.place import Place, plain_name
+from storage.place import Place, checked_name
 from storage.receiving import OpenFile, Received, Twin, fill, relatives
 from storage.recent import KEY, Recent
 from storage.store import Artifact, FirstLooks, Inspection, Store
@@ -141,7 +141,7 @@ class LocalStore(Store):
         return read_manifest(self.place.path_of(kind, key) / FILE_NAME)
 
     def keys(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
-        kinds = [plain_name(kind)] if kind else self.kinds()
+        kinds = [checked_name(kind)] if kind else self.kinds()
         for each in kinds:
             for key in sorted(visible_names(self.root / each)):
                 if self.root.joinpath(each, key, FILE_NAME).is_file():
@@ -176,7 +176,7 @@ class LocalStore(Store):
                 yield key, self.root.joinpath(kind, key, FILE_NAME).read_bytes()
 
     def kind_folder(self, kind: str) -> Path:
-        return self.root / plain_name(kind)
+        return self.root / checked_name(kind)
 
     def written_since(self, moment: datetime) -> set[str]:
         found = set()
@@ -234,7 +234,7 @@ class LocalStore(Store):
         """
         path, manifest = self.place.path_of(kind, key), self._manifest(kind, key)
         if not isinstance(manifest, Manifest):
-            return [manifest or f"{path}: no such artifact"]
+            return [manifest or f"{path}: artifact not found"]
         problems = self._trust.problems(path, manifest, trust_stat=False)
         if problems:
             self.distrust(kind, key)

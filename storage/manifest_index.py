@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from storage import durable
-from storage.place import plain_name
+from storage.place import checked_name
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ EMPTY = Columns((), (), (), (), (), (), (), ())
 
 
 @dataclass(frozen=True)
-class Header:
+class IndexHeader:
     """What an index says of itself: how many artifacts it has, and for which state of the folder."""
 
     folder: str | None
@@ -75,10 +75,10 @@ class ManifestIndex:
     """The index of one kind. `store` names what it is an index of, so that it is used for no other."""
 
     def __init__(self, root: Path, store: str, kind: str) -> None:
-        self.path = root / FOLDER / plain_name(kind)
+        self.path = root / FOLDER / checked_name(kind)
         self._of = {"format": FORMAT, "store": store, "kind": kind}
 
-    def header(self) -> Header | None:
+    def header(self) -> IndexHeader | None:
         """What the index says of itself, without its rows; None if it is missing or damaged."""
         try:
             with self.path.open("rb") as reading:
@@ -87,7 +87,7 @@ class ManifestIndex:
             return None
         return None if found is None else found[0]
 
-    def read(self) -> tuple[Header, Columns] | None:
+    def read(self) -> tuple[IndexHeader, Columns] | None:
         """The header and all rows; None if the index is missing or damaged."""
         try:
             raw = self.path.read_bytes()
@@ -104,7 +104,7 @@ class ManifestIndex:
         log.warning("%s is damaged: the manifests are read again", self.path)
         return None
 
-    def write(self, header: Header, columns: Columns) -> None:
+    def write(self, header: IndexHeader, columns: Columns) -> None:
         """Replace the index; where nothing can be written, the next listing reads the manifests again."""
         parts = [_packed(name, getattr(columns, name)) for name in (*_TEXTS, *_NUMBERS)]
         digest = hashlib.sha256()
@@ -147,7 +147,7 @@ class ManifestIndex:
         has_times = abs(told - now) < _SAME_NS  # the folder of a file that was made just now says so
         return has_times and max(stat.st_mtime_ns, stat.st_ctime_ns) < now - SETTLED_NS
 
-    def _parse(self, line: bytes) -> tuple[Header, dict[str, Any]] | None:
+    def _parse(self, line: bytes) -> tuple[IndexHeader, dict[str, Any]] | None:
         """The header that the first line holds; None unless it is whole, and of this store and kind."""
         check, _, text = line.rstrip(b"\n").partition(b" ")
         if hashlib.sha256(text).hexdigest().encode() != check:
@@ -155,7 +155,7 @@ class ManifestIndex:
         body = json.loads(text)
         if {name: body.get(name) for name in self._of} != self._of:
             return None
-        return Header(body["folder"], body["count"], body["size"], tuple(body["others"])), body
+        return IndexHeader(body["folder"], body["count"], body["size"], tuple(body["others"])), body
 
 
 def folder_stamp(folder: Path | None) -> str | None:

@@ -17,10 +17,12 @@ def open_store(location: str, *, verify_first: bool = False) -> Store:
     Raises StorageError when no driver for the URL's scheme is installed, or the URL is a scheme alone.
     """
     if "\0" in location:
-        raise StorageError(f"{location!r} names no store: it holds a null character")
+        raise StorageError(f"{location!r} is not a valid location of a store: it contains a null character")
     if is_remote(location):
         if not names_a_place(location):
-            raise StorageError(f"{location} names no store: give the whole URL, as s3://bucket/prefix")
+            raise StorageError(
+                f"{location} is not a valid location of a store: give the whole URL, such as s3://bucket/prefix"
+            )
         from storage.remote import RemoteStore
 
         return RemoteStore(location, verify_first=verify_first)

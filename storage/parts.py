@@ -18,7 +18,7 @@ from storage.digests import digest_json
 from storage.durable import copy_digested
 from storage.errors import StorageError
 from storage.manifest import FILE_NAME, Manifest, parse_manifest
-from storage.place import plain_name
+from storage.place import checked_name
 from storage.receiving import AT_ONCE, OpenFile, Received, bring
 
 _BLOCK_BYTES = 8 << 20
@@ -35,7 +35,7 @@ class Parts:
 
     def key_path(self, kind: str, key: str, *more: str) -> str:
         """Raises StorageError unless `kind` and `key` are plain names."""
-        return "/".join((self._bucket.prefix, plain_name(kind), plain_name(key), *more))
+        return "/".join((self._bucket.prefix, checked_name(kind), checked_name(key), *more))
 
     def path(self, manifest: Manifest, name: str) -> str:
         return self.key_path(manifest.kind, manifest.key, version(manifest), name)

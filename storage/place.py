@@ -34,10 +34,10 @@ class Place:
 
     def path_of(self, kind: str, key: str) -> Path:
         """The folder of an artifact. Raises StorageError unless `kind` and `key` are plain names."""
-        return self.root.joinpath(plain_name(kind), plain_name(key))
+        return self.root.joinpath(checked_name(kind), checked_name(key))
 
     def work_path_of(self, kind: str, key: str) -> Path:
-        return self.root / ".work" / plain_name(kind) / plain_name(key)
+        return self.root / ".work" / checked_name(kind) / checked_name(key)
 
     @property
     def removed_path(self) -> Path:
@@ -102,7 +102,7 @@ class Place:
         return self.root / ".tags"
 
     def log_path_of(self, kind: str, key: str) -> Path:
-        return self.root / ".logs" / plain_name(kind) / f"{plain_name(key)}.log"
+        return self.root / ".logs" / checked_name(kind) / f"{checked_name(key)}.log"
 
     def work_areas(self) -> Iterator[tuple[str, str]]:
         """(kind, key) of every unfinished work area."""
@@ -149,13 +149,13 @@ class Place:
         return away
 
     def lock_path(self, kind: str, key: str) -> Path:
-        return self.root.joinpath(".locks", plain_name(kind), plain_name(key))
+        return self.root.joinpath(".locks", checked_name(kind), checked_name(key))
 
     def replaced_path(self, kind: str, key: str) -> Path:
-        return self.root / ".replaced" / f"{plain_name(kind)}-{plain_name(key)}"
+        return self.root / ".replaced" / f"{checked_name(kind)}-{checked_name(key)}"
 
 
-def plain_name(name: str) -> str:
+def checked_name(name: str) -> str:
     """Check that a kind or key is safe to join to the root, since listings and tags may come from others."""
     if not name or name.startswith(".") or "/" in name or "\0" in name:
         raise StorageError(f"{name!r} cannot be the kind or the key of an artifact")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from storage import durable
 from storage.folders import visible_names
-from storage.place import plain_name
+from storage.place import checked_name
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Recent:
     """What is remembered of one kind."""
 
     def __init__(self, root: Path, kind: str) -> None:
-        self._path = root / FOLDER / plain_name(kind)
+        self._path = root / FOLDER / checked_name(kind)
         self._artifacts = root / kind
 
     def keys(self) -> list[str]:

@@ -33,7 +33,7 @@ from storage.locks import exclusive
 from storage.manifest import FILE_NAME, Manifest, parse_manifest
 from storage.object_storage import modified, reaching, tag_of
 from storage.parts import Parts, version_of
-from storage.place import plain_name
+from storage.place import checked_name
 from storage.receiving import OpenFile, Received, relatives
 from storage.store import Artifact, FirstLooks, Inspection, Objects, Store
 from storage.trust import in_short
@@ -163,7 +163,7 @@ class RemoteStore(Store):
 
     @reaching()
     def stamps(self, kind: str) -> Iterator[tuple[str, str]]:
-        for path, entry in self._bucket.listed(plain_name(kind)).items():
+        for path, entry in self._bucket.listed(checked_name(kind)).items():
             if path.endswith(f"/{FILE_NAME}") and self._bucket.depth(path) == 3:
                 yield _names(path)[1], f"{entry['size']}.{tag_of(entry)}"
 
@@ -240,7 +240,7 @@ class RemoteStore(Store):
     def verify(self, kind: str, key: str) -> list[str]:
         raw = self._raw(kind, key)
         if raw is None:
-            return [f"{self.url}/{kind}/{key}: no such artifact"]
+            return [f"{self.url}/{kind}/{key}: artifact not found"]
         manifest = self._parsed(kind, key, raw)
         if isinstance(manifest, str):
             return [manifest]

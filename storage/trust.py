@@ -16,7 +16,7 @@ from pathlib import Path
 from storage import durable
 from storage.digests import digest_file
 from storage.manifest import Manifest
-from storage.place import plain_name
+from storage.place import checked_name
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class Trust:
             self._path(kind, key).unlink(missing_ok=True)
 
     def _path(self, kind: str, key: str) -> Path:
-        return self.folder.joinpath(plain_name(kind), f"{plain_name(key)}.json")
+        return self.folder.joinpath(checked_name(kind), f"{checked_name(key)}.json")
 
 
 def in_short(problems: Sequence[str]) -> str:

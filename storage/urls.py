@@ -37,7 +37,7 @@ def local_path(location: Location) -> Path:
     except ValueError as error:
         raise StorageError(f"{text} is not a valid URL: {error}") from error
     if "\0" in path:  # %00 in a URL
-        raise StorageError(f"{text!r} names no place: it holds a null character")
+        raise StorageError(f"{text!r} is not a valid location: it contains a null character")
     return Path(path)
 
 

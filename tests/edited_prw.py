@@ -12,7 +12,7 @@ from data_catalog.rows import Rows
 
 
 class Edited(Prw):
-    """The people's rows are regions of nobody, their queries are gone, and so are the images."""
+    """The people's rows are ignore regions, their queries are gone, and so are the images."""
 
     def __init__(self, people: Collection[str], images: Collection[str] = ()) -> None:
         self.people = people

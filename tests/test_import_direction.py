@@ -1,5 +1,5 @@
 """Imports run one way: benchmarks -> flows -> personsearch_core, data_catalog, storage; none of these three
-knows another.
+knows another. Within a package they run in no circle, either, neither between files nor between folders.
 """
 
 from __future__ import annotations
@@ -7,7 +7,9 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,45 @@ def test_a_room_imports_only_what_it_may(room: str) -> None:
         if name.partition(".")[0] in FORBIDDEN[room]
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def modules() -> dict[str, Path]:
+    """Every file of the packages and the benchmarks by the name that it is imported by."""
+    files = (path for room in (*ROOMS, "benchmarks") for path in (PROJECT / room).rglob("*.py"))
+    names = {path: ".".join(path.relative_to(PROJECT).with_suffix("").parts) for path in files}
+    return {name.removesuffix(".__init__"): path for path, name in names.items()}
+
+
+def loaded_modules(path: Path, known: dict[str, Path]) -> set[str]:
+    """The modules that a file imports when it is loaded: not within functions, nor for type checkers."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return found & known.keys()
+
+
+def test_files_import_each_other_in_no_circle() -> None:
+    known = modules()
+    graph = {name: loaded_modules(path, known) for name, path in known.items()}
+    assert sum(map(len, graph.values())) > 1000
+    TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_folders_import_each_other_in_no_circle() -> None:
+    """`flows/plan` and `flows/stages` count as one: a plan knows stages, and stages know its views."""
+    known, graph = modules(), defaultdict(set)
+
+    def folder(module: str) -> str:
+        place = module.rpartition(".")[0] if module.count(".") > 1 else module
+        return place.replace("flows.stages", "flows.plan")
+
+    for name, path in known.items():
+        graph[folder(name)] |= {folder(each) for each in loaded_modules(path, known)} - {folder(name)}
+    assert {"flows.plan", "flows.run", "personsearch_core.training"} <= graph.keys()
+    TopologicalSorter(graph).prepare()  # raises CycleError
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_catalog.adapters.coco_annotations import AnnotationReader, Annotations, SeenIds
+from data_catalog.adapters.coco_catalog import CATALOG, box_columns, image_columns
+from data_catalog.adapters.coco_columns import Ids, as_text
+from data_catalog.adapters.coco_images import read_images
+from data_catalog.adapters.coco_layout import accents, find_coco, image_paths
 from data_catalog.adapters.options import (
     PEOPLE,
     choice_option,
@@ -21,11 +26,6 @@ from data_catalog.adapters.options import (
     plain,
 )
 from data_catalog.adapters.protocol import Layout, Options, Unit
-from data_catalog.coco_annotations import AnnotationReader, Annotations, SeenIds
-from data_catalog.coco_catalog import CATALOG, box_columns, image_columns
-from data_catalog.coco_columns import Ids, as_text
-from data_catalog.coco_images import read_images
-from data_catalog.coco_layout import accents, find_coco, image_paths
 from data_catalog.errors import CatalogError
 from data_catalog.files import image_files
 from data_catalog.image_lookup import ImageLookup

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from data_catalog.adapters.box_records import BoxRecord, add_boxes, corners_of
+from data_catalog.adapters.coco_columns import flag
 from data_catalog.adapters.options import folder_option
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.adapters.refusals import refusal, what_is_there
-from data_catalog.coco_columns import flag
 from data_catalog.files import image_files, open_file, path_fault, walk
 from data_catalog.ids import four_numbers
 from data_catalog.image_lookup import ImageLookup, SplitImages

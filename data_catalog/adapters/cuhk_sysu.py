@@ -14,7 +14,7 @@ from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.adapters.refusals import nearest, refusal
 from data_catalog.errors import CatalogError
 from data_catalog.files import NameLookup, files_with_suffix, image_files, path_fault, plain_name
-from data_catalog.matfile import Damaged, only_variable, read_matrix
+from data_catalog.matfile import DamagedMat, only_variable, read_matrix
 from data_catalog.matstream import NamedBoxes, StructStream, box_of, named_boxes
 from data_catalog.published import LOESCH_2019, Published
 from data_catalog.rows import LARGE, Rows, xywh_corners
@@ -262,7 +262,7 @@ def _read_protocol(root: Path, source: str, named: _Named | None) -> Iterator[Ro
             try:
                 image, box, person = _query(path, value["Query"], stream.order)
                 entries = named_boxes(value["Gallery"], stream.order)
-            except Damaged as error:
+            except DamagedMat as error:
                 raise CatalogError(f"{path}: query {index}: {error}") from error
             rows.queries(protocol, [str(index)], [image], xywh_corners(np.array(box)), [person], [index + 1])
             _add_gallery(rows, protocol, str(index), entries)
@@ -277,10 +277,10 @@ def _read_protocol(root: Path, source: str, named: _Named | None) -> Iterator[Ro
 def _query(path: Path, value: bytes, order: str) -> tuple[str, list[float], str]:
     _, found = read_matrix(value, 0, len(value), order)
     if not isinstance(found, list) or len(found) != 1 or not isinstance(found[0], dict):
-        raise Damaged("Query is not a struct")
+        raise DamagedMat("Query is not a struct")
     box = box_of(found[0].get("idlocate"))
     if box is None:
-        raise Damaged("Query has no box")
+        raise DamagedMat("Query has no box")
     return _name(path, found[0].get("imname")), box, _text(path, found[0].get("idname"))
 
 
@@ -329,7 +329,7 @@ def _is_hard(box: Mapping[str, Any]) -> bool | None:
 def _xywh(path: Path, value: object) -> list[float] | None:
     try:
         return box_of(value)
-    except Damaged as error:
+    except DamagedMat as error:
         raise CatalogError(f"{path}: {error}") from error
 
 

@@ -20,7 +20,7 @@ from data_catalog.image_lookup import ImageLookup
 from data_catalog.rows import Rows
 from data_catalog.schema import EXCLUDED, INVALID, SCOPE_SEQUENCE
 from data_catalog.split_names import known_split_of_path, split_of
-from data_catalog.xmlstream import Damaged, Start, elements, root_tag
+from data_catalog.xmlstream import DamagedXml, Start, elements, root_tag
 
 LAYOUTS = (
     "annotations.xml, in the root or one folder per task, with its images in images/ or beside it",
@@ -73,7 +73,7 @@ class Cvat:
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
         try:
             yield from _Reader(root, unit, options).read()
-        except Damaged as error:
+        except DamagedXml as error:
             raise CatalogError(f"{root / unit.source}: not readable as CVAT's XML: {error}") from error
 
 

@@ -124,7 +124,12 @@ class Adapter(Protocol):
 
 
 def adapter_names() -> list[str]:
-    """Names of all installed adapters, sorted.
+    """List the installed adapters.
+
+    Returns
+    -------
+    list of str
+        Their names, sorted.
 
     Examples
     --------

@@ -24,7 +24,7 @@ from data_catalog.ids import identity, number, side
 from data_catalog.rows import Rows
 from data_catalog.schema import EXCLUDED, INVALID, SCOPE_SEQUENCE
 from data_catalog.split_names import common_folder, split_of_path
-from data_catalog.xmlstream import Damaged, Element, read_tree, root_tag
+from data_catalog.xmlstream import DamagedXml, Element, read_tree, root_tag
 
 LAYOUTS = (
     "Annotations/*.xml with JPEGImages/ (or images/) and, for splits, ImageSets/Main/*.txt",
@@ -92,9 +92,9 @@ class Voc:
         try:
             tree = read_tree(root / unit.source)
             if tree.tag != "annotation":
-                raise Damaged(f"its root is <{tree.tag[:40]}>, not <annotation>")
+                raise DamagedXml(f"its root is <{tree.tag[:40]}>, not <annotation>")
             path = unit.images[0] if unit.images else _guess(unit, tree)
-        except Damaged as error:
+        except DamagedXml as error:
             rows.reject(INVALID, "file_unreadable", f"not a readable VOC file: {error}", 0)
         else:
             if path is None:
@@ -127,7 +127,7 @@ def _first_pixel_notes(root: Path, sources: Sequence[str]) -> tuple[str, ...]:
     for source in sources[:LOOKED_AT]:
         try:
             tree = read_tree(root / source)
-        except Damaged:
+        except DamagedXml:
             continue
         boxes = (found.child("bndbox") for found in tree.children if found.tag == "object")
         texts = [box.text_of(name) for box in boxes if box is not None for name in CORNERS[:2]]
@@ -160,7 +160,7 @@ def _unit(root: Path, source: str, split: str, images: XmlImages) -> Unit:
 def _named_image(path: Path) -> str:
     try:
         return read_tree(path).text_of("filename") or "?"
-    except Damaged:
+    except DamagedXml:
         return "?"  # its reading says what is wrong
 
 

@@ -265,8 +265,8 @@ def _parents(path: str) -> Iterator[str]:
 def _entry(entry: str, is_there: Callable[[str], bool]) -> str | None:
     """A path of another machine as one under the root: by its last parts, two at least unless it is there."""
     parts = [part for part in plain_name(entry).split("/") if part not in ("", ".", "..")]
-    least = min(2, len(parts))
-    for start in range(len(parts) - least + 1):
+    minimum = min(2, len(parts))
+    for start in range(len(parts) - minimum + 1):
         name = "/".join(parts[start:])
         if is_there(name):
             return name

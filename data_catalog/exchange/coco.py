@@ -14,6 +14,7 @@ from itertools import accumulate, chain
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from data_catalog.adapters.coco_catalog import BOX_KEYS, IMAGE_KEYS
 from data_catalog.errors import CatalogError
 from data_catalog.exchange.parts import (
     Exported,
@@ -27,22 +28,6 @@ from data_catalog.row_tables import COORDINATES
 from data_catalog.views import View
 
 PERSON = {"id": 1, "name": "person", "supercategory": "person"}
-IMAGE_KEYS = {
-    "image_name": "image_id",
-    "cam_id": "camera_id",
-    "split": "split",
-    "sequence_id": "sequence_id",
-    "frame_index": "frame_index",
-}
-"""Keys of images beyond COCO's, and their columns."""
-BOX_KEYS = {"source_category": "category"} | {
-    name: name
-    for name in (
-        *("box_id", "category_raw", "ignore_reason", "person_id", "person_id_raw", "person_scope"),
-        *("visibility", "visible_x1", "visible_y1", "visible_x2", "visible_y2", "hard"),
-    )
-}
-"""Keys of annotations beyond COCO's, and their columns."""
 _HELD = frozenset({*IMAGE_KEYS.values(), *BOX_KEYS.values(), *COORDINATES, "ignore"})
 
 

@@ -47,7 +47,7 @@ def write_cuhk_sysu(
     """Write images, their annotations, the split and protocols under `root`, which is made.
 
     Identities of test do not occur in train; unlabelled people are in Images.mat alone. Boxes lie within the
-    image, their least coordinate is 1. The same arguments write the same pixels.
+    image, their smallest coordinate is 1. The same arguments write the same pixels.
     """
     (root / "Image" / "SSM").mkdir(parents=True, exist_ok=True)
     protocols = root / "annotation" / "test" / "train_test"
@@ -72,7 +72,7 @@ def _draw(folder: Path, spec: CuhkSysuSpec, seed: int, style: Style) -> list[lis
     for scenes in draw_splits(spec, style, seed):
         images = []
         for drawn in scenes:
-            image = _Image(f"s{drawn.number + 1}.jpg", clipped(drawn.visible, spec, least=1))
+            image = _Image(f"s{drawn.number + 1}.jpg", clipped(drawn.visible, spec, minimum=1))
             drawn.save(folder / image.name)
             images.append(image)
         splits.append(images)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_catalog.synthetic.prw import Frame, choose_queries, write_lists, write_query_info
-from data_catalog.synthetic.splits import UNLABELLED
+from data_catalog.synthetic.prw import DrawnFrame, choose_queries, write_lists, write_query_info
+from data_catalog.synthetic.splits import UNKNOWN_ID
 
 FRAMES = {"train": 5_704, "test": 6_112}
 BOXES = {"train": 18_048, "test": 25_062}
@@ -24,7 +24,7 @@ def write_prw_annotations(root: Path, *, seed: int = 0, scale: float = 1.0) -> N
     Identities, positions and sizes are drawn at random; the counts of frames and boxes are exact.
     """
     (root / "annotations").mkdir(parents=True, exist_ok=True)
-    frames: dict[str, list[Frame]] = {}
+    frames: dict[str, list[DrawnFrame]] = {}
     for index, split in enumerate(FRAMES):
         rng = np.random.default_rng([seed, index])
         frames[split] = _frames(rng, split, round(FRAMES[split] * scale), round(BOXES[split] * scale))
@@ -33,7 +33,7 @@ def write_prw_annotations(root: Path, *, seed: int = 0, scale: float = 1.0) -> N
     write_query_info(root, choose_queries(frames["test"], QUERIES_PER_IDENTITY, rng))
 
 
-def _frames(rng: np.random.Generator, split: str, count: int, boxes: int) -> list[Frame]:
+def _frames(rng: np.random.Generator, split: str, count: int, boxes: int) -> list[DrawnFrame]:
     sizes = np.bincount(rng.integers(0, count, boxes), minlength=count)
     start = 0 if split == "train" else 1_000_000
     frames = []
@@ -41,8 +41,10 @@ def _frames(rng: np.random.Generator, split: str, count: int, boxes: int) -> lis
         camera = 1 + number % CAMERAS
         name = f"c{camera}s1_{start + number * 25 + 1:07d}"
         ids = rng.choice(IDENTITIES[split], size, replace=False).astype(np.float64)
-        ids[rng.random(size) >= LABELLED] = UNLABELLED
+        ids[rng.random(size) >= LABELLED] = UNKNOWN_ID
         height = rng.uniform(60, 500, size)
         corners = rng.uniform((-5, 0), (1700, 550), (size, 2))
-        frames.append(Frame(name, camera, np.column_stack([ids, corners, 0.4 * height, height]).round(4)))
+        frames.append(
+            DrawnFrame(name, camera, np.column_stack([ids, corners, 0.4 * height, height]).round(4))
+        )
     return frames

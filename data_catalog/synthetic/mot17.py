@@ -13,7 +13,7 @@ from PIL import Image
 
 from data_catalog.errors import CatalogError
 from data_catalog.synthetic.people import draw_clothes
-from data_catalog.synthetic.scenes import STREET, Standing, Style, make_camera, place_people, render
+from data_catalog.synthetic.scenes import STREET, DrawnPerson, Style, make_camera, place_people, render
 from data_catalog.synthetic.splits import JPEG_QUALITY
 
 FRAME_RATE = 30
@@ -84,13 +84,13 @@ def _write_sequence(
         (folder / "gt" / "gt.txt").write_text("".join(f"{row}\n" for row in truth))
 
 
-def _walked(person: Standing, distance: float) -> Standing:
+def _walked(person: DrawnPerson, distance: float) -> DrawnPerson:
     x1, y1, x2, y2 = person.box
     return replace(person, box=(x1 + distance, y1, x2 + distance, y2))
 
 
 def _truth_rows(
-    frame: int, people: Sequence[Standing], visibility: Sequence[float], still: int, spec: Mot17Spec
+    frame: int, people: Sequence[DrawnPerson], visibility: Sequence[float], still: int, spec: Mot17Spec
 ) -> list[str]:
     """Rows of gt.txt, 1-based; who has left the image is not in it."""
     rows = [f"{frame},{1000 + still},1,{spec.height // 3},{spec.width // 8},{spec.height // 10},0,{CAR},1.0"]

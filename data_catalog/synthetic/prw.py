@@ -11,7 +11,7 @@ import numpy as np
 
 from data_catalog.synthetic.matlab import cells, write_mat
 from data_catalog.synthetic.scenes import STREET, Style
-from data_catalog.synthetic.splits import Drawn, SceneSpec, draw_splits
+from data_catalog.synthetic.splits import DrawnPicture, SceneSpec, draw_splits
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class PrwSpec(SceneSpec):
 
 
 @dataclass(frozen=True)
-class Frame:
+class DrawnFrame:
     """A frame's name, and rows [id, x, y, w, h] as its annotation holds them."""
 
     name: str
@@ -44,7 +44,7 @@ def write_prw(root: Path, spec: PrwSpec = PrwSpec(), *, seed: int = 0, style: St
     write_query_info(root, queries)
 
 
-def write_lists(root: Path, train: Sequence[Frame], test: Sequence[Frame]) -> None:
+def write_lists(root: Path, train: Sequence[DrawnFrame], test: Sequence[DrawnFrame]) -> None:
     """frame_{train,test}.mat, ID_{train,test}.mat, and one .mat a frame."""
     for frame in (*train, *test):
         write_mat(root / "annotations" / f"{frame.name}.jpg.mat", "box_new", frame.rows)
@@ -57,15 +57,15 @@ def write_lists(root: Path, train: Sequence[Frame], test: Sequence[Frame]) -> No
 
 
 def choose_queries(
-    frames: Sequence[Frame], per_identity: int, rng: np.random.Generator
-) -> list[tuple[Frame, np.ndarray]]:
+    frames: Sequence[DrawnFrame], per_identity: int, rng: np.random.Generator
+) -> list[tuple[DrawnFrame, np.ndarray]]:
     """For each identity that is in two frames or more, some of its boxes, of different cameras first."""
-    seen: dict[int, list[tuple[Frame, np.ndarray]]] = defaultdict(list)
+    seen: dict[int, list[tuple[DrawnFrame, np.ndarray]]] = defaultdict(list)
     for frame in frames:
         for row in frame.rows:
             if row[0] >= 0:
                 seen[int(row[0])].append((frame, row))
-    chosen: list[tuple[Frame, np.ndarray]] = []
+    chosen: list[tuple[DrawnFrame, np.ndarray]] = []
     for _, boxes in sorted(seen.items()):
         if len(boxes) < 2:
             continue
@@ -77,7 +77,7 @@ def choose_queries(
     return chosen
 
 
-def write_query_info(root: Path, queries: Sequence[tuple[Frame, np.ndarray]]) -> None:
+def write_query_info(root: Path, queries: Sequence[tuple[DrawnFrame, np.ndarray]]) -> None:
     """query_info.txt with CRLF, as the original has it."""
     lines = [
         f"{int(row[0])} " + " ".join(f"{value:.4f}" for value in row[1:]) + f" {frame.name}\r\n"
@@ -86,10 +86,10 @@ def write_query_info(root: Path, queries: Sequence[tuple[Frame, np.ndarray]]) ->
     (root / "query_info.txt").write_bytes("".join(lines).encode())
 
 
-def _write_split(root: Path, scenes: Iterable[Drawn]) -> list[Frame]:
+def _write_split(root: Path, scenes: Iterable[DrawnPicture]) -> list[DrawnFrame]:
     frames = []
     for drawn in scenes:
         name = f"c{drawn.camera}s1_{drawn.number * 25 + 1:06d}"
         drawn.save(root / "frames" / f"{name}.jpg")
-        frames.append(Frame(name, drawn.camera, drawn.visible))
+        frames.append(DrawnFrame(name, drawn.camera, drawn.visible))
     return frames

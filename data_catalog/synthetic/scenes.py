@@ -52,7 +52,7 @@ class Camera:
 
 
 @dataclass(frozen=True)
-class Standing:
+class DrawnPerson:
     """One person in a scene; `box` is x1, y1, x2, y2 in pixels and may leave the image."""
 
     identity: int
@@ -61,11 +61,11 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Scene:
+class DrawnScene:
     """A picture (height, width, 3) uint8, and who stands in it, with the part of each that is visible."""
 
     pixels: np.ndarray
-    people: tuple[Standing, ...]
+    people: tuple[DrawnPerson, ...]
     visibility: tuple[float, ...]
 
 
@@ -89,14 +89,14 @@ def place_people(
     style: Style,
     *,
     overlap: float,
-) -> list[Standing]:
+) -> list[DrawnPerson]:
     """Places in a scene of `size` (width, height): nearer people are larger and lower.
 
     `overlap` is the largest part of a person's box that a nearer one's may cover; who finds no place is left
     out.
     """
     width, height = size
-    placed: list[Standing] = []
+    placed: list[DrawnPerson] = []
     for identity in identities:
         for _ in range(PLACES_TRIED):
             tall = float(rng.uniform(*style.heights)) * height
@@ -107,7 +107,7 @@ def place_people(
             left = float(rng.uniform(-0.1 * wide, width - 0.9 * wide))
             box = (left, feet - tall, left + wide, feet)
             if all(_covered(box, other.box) <= overlap for other in placed):
-                placed.append(Standing(identity, box, draw_pose(rng)))
+                placed.append(DrawnPerson(identity, box, draw_pose(rng)))
                 break
     return sorted(placed, key=lambda person: person.box[3])
 
@@ -115,11 +115,11 @@ def place_people(
 def render(
     rng: np.random.Generator,
     camera: Camera,
-    people: Sequence[Standing],
+    people: Sequence[DrawnPerson],
     clothes: Mapping[int, Clothes],
     size: tuple[int, int],
     style: Style,
-) -> Scene:
+) -> DrawnScene:
     """Draw a scene of `size` (width, height): background, clutter, people from far to near, the camera."""
     scale = OVERSAMPLING
     canvas = _background(rng, camera, (size[0] * scale, size[1] * scale))
@@ -137,7 +137,7 @@ def render(
     left = np.bincount(np.asarray(owners).ravel(), minlength=len(people) + 1)[1:]
     visibility = tuple(float(seen / max(whole, 1)) for seen, whole in zip(left, drawn, strict=False))
     small = canvas.resize(size, Image.Resampling.BOX)
-    return Scene(_through_camera(rng, camera, np.asarray(small), style), tuple(people), visibility)
+    return DrawnScene(_through_camera(rng, camera, np.asarray(small), style), tuple(people), visibility)
 
 
 def _tint(rng: np.random.Generator, style: Style) -> Colour:

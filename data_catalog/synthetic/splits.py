@@ -14,15 +14,15 @@ from data_catalog.synthetic.people import Clothes, draw_clothes
 from data_catalog.synthetic.scenes import (
     TOO_HIDDEN,
     Camera,
-    Scene,
-    Standing,
+    DrawnPerson,
+    DrawnScene,
     Style,
     make_camera,
     place_people,
     render,
 )
 
-UNLABELLED = -2
+UNKNOWN_ID = -2
 JPEG_QUALITY = 90
 
 
@@ -61,7 +61,7 @@ class SceneSpec:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnPicture:
     """A scene's picture, (height, width, 3) uint8, and rows [id, x, y, w, h] (n, 5), 0-based, in pixels.
 
     `visible` are those who can be made out, `hidden` the rest; boxes may leave the picture.
@@ -77,7 +77,7 @@ class Drawn:
         Image.fromarray(self.pixels).save(path, quality=JPEG_QUALITY, subsampling=0)
 
 
-def draw_splits(spec: SceneSpec, style: Style, seed: int) -> list[Iterator[Drawn]]:
+def draw_splits(spec: SceneSpec, style: Style, seed: int) -> list[Iterator[DrawnPicture]]:
     """The scenes of train and of test, from the same cameras."""
     rng = np.random.default_rng([seed, 1])
     cameras = [make_camera(rng, number, style) for number in range(1, spec.cameras + 1)]
@@ -92,7 +92,7 @@ def _draw_split(
     identities: range,
     numbers: range,
     seed: Sequence[int],
-) -> Iterator[Drawn]:
+) -> Iterator[DrawnPicture]:
     """One scene for each of `numbers`, with some of `identities` in it; `seed` is the split's.
 
     An identity's clothes depend on the first number of the seed alone; strangers wear their own.
@@ -107,12 +107,12 @@ def _draw_split(
         scene, labelled = _scene(rng, spec, style, camera, clothes)
         seen = np.array(scene.visibility) >= TOO_HIDDEN
         rows = np.array([_row(person, labelled) for person in scene.people], np.float64).reshape(-1, 5)
-        yield Drawn(number, camera.number, scene.pixels, rows[seen], rows[~seen])
+        yield DrawnPicture(number, camera.number, scene.pixels, rows[seen], rows[~seen])
 
 
-def clipped(rows: np.ndarray, spec: SceneSpec, *, least: int = 0) -> np.ndarray:
-    """Rows [id, x, y, w, h] cut to the picture, with x and y from `least` on; those outside are dropped."""
-    low = np.maximum(rows[:, 1:3], least)
+def clipped(rows: np.ndarray, spec: SceneSpec, *, minimum: int = 0) -> np.ndarray:
+    """Rows [id, x, y, w, h] cut to the picture, with x and y from `minimum` on; those outside are dropped."""
+    low = np.maximum(rows[:, 1:3], minimum)
     high = np.minimum(rows[:, 1:3] + rows[:, 3:5], (spec.width, spec.height))
     cut = np.concatenate([rows[:, :1], low, high - low], axis=1)
     return cut[(cut[:, 3:] > 0).all(axis=1)]
@@ -120,7 +120,7 @@ def clipped(rows: np.ndarray, spec: SceneSpec, *, least: int = 0) -> np.ndarray:
 
 def _scene(
     rng: np.random.Generator, spec: SceneSpec, style: Style, camera: Camera, clothes: Mapping[int, Clothes]
-) -> tuple[Scene, set[int]]:
+) -> tuple[DrawnScene, set[int]]:
     """A scene, and which of its people carry a label."""
     count = int(rng.integers(spec.people[0], spec.people[1] + 1))
     known = [int(pid) for pid in rng.permutation(list(clothes))[:count]]
@@ -137,6 +137,6 @@ def _scene(
     return render(rng, camera, people, wardrobe, (spec.width, spec.height), style), labelled
 
 
-def _row(person: Standing, labelled: set[int]) -> list[float]:
+def _row(person: DrawnPerson, labelled: set[int]) -> list[float]:
     x1, y1, x2, y2 = (round(value) for value in person.box)
-    return [person.identity if person.identity in labelled else UNLABELLED, x1, y1, x2 - x1, y2 - y1]
+    return [person.identity if person.identity in labelled else UNKNOWN_ID, x1, y1, x2 - x1, y2 - y1]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data_catalog.synthetic.scenes import STREET, Style
-from data_catalog.synthetic.splits import UNLABELLED, SceneSpec, draw_splits
+from data_catalog.synthetic.splits import UNKNOWN_ID, SceneSpec, draw_splits
 
 PEDESTRIAN, CYCLIST = 1, 2
 
@@ -45,7 +45,7 @@ def write_wider_pedestrian(
 
 def _with_class(rows: np.ndarray) -> np.ndarray:
     """Rows [id, x, y, w, h] as [class, x, y, w, h]."""
-    kinds = np.where(rows[:, :1] == UNLABELLED, CYCLIST, PEDESTRIAN)
+    kinds = np.where(rows[:, :1] == UNKNOWN_ID, CYCLIST, PEDESTRIAN)
     return np.concatenate([kinds, rows[:, 1:]], axis=1)
 
 

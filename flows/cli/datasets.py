@@ -28,7 +28,7 @@ from flows.cli.options import EXAMPLES, Store, argument, chosen_store, parse_opt
 from flows.cli.printing import print_counts, print_snapshot, print_table
 from flows.errors import ConfigError, missing
 from flows.plan.catalog import StoreSnapshots, open_catalog
-from flows.run.provenance import made_by
+from flows.provenance import made_by
 from flows.stages import ingest as ingest_stage
 from flows.wording import counted
 from storage.manifest import Identity
@@ -149,7 +149,7 @@ def ingest(
     print_counts(counts)
     for finding in (*ingest_findings(snapshot), *damaged_rows(snapshot)):
         typer.echo(f"{finding.level}: {finding.message}")
-    typer.echo(f"{'cached' if found else 'made'} in {result['wall_seconds']:.2f} s: {artifact.path}")
+    typer.echo(f"{'cached' if found else 'built'} in {result['wall_seconds']:.2f} s: {artifact.path}")
     if check_images:
         _refuse_undecodable(snapshot, root, artifacts)
 

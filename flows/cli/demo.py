@@ -16,8 +16,8 @@ from flows.cli.json_file import Json, give
 from flows.cli.printing import print_run
 from flows.cli.run import Force, From, Overrides, Until
 from flows.config.request import RunRequest
+from flows.console import busy, told
 from flows.errors import ConfigError
-from flows.run.console import busy, told
 from flows.run.running import run_config
 from flows.run.stopping import stoppable
 from flows.studies.drawing import draw_once
@@ -65,7 +65,7 @@ def demo(
 
 
 def _index_scenes(folder: Path, overrides: Sequence[str]) -> Path:
-    """Index the demo's scenes, or bring the index up to date; a model that changed starts it again."""
+    """Index the demo's scenes, or bring the index up to date; if the model has changed, start a new one."""
     from flows.search import build_index
     from flows.search.layout import is_index, read_description
     from flows.search.model import given_model

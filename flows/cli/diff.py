@@ -107,7 +107,7 @@ def _show_plan(replays: Replays) -> dict[str, object]:
 
 def _run(replays: Replays, parallel: int | None) -> Attribution:
     from flows.cli.slots import slots
-    from flows.run.console import told
+    from flows.console import told
     from flows.run.stopping import sigterm_as_interrupt
 
     first = next(iter(replays.members.values()))

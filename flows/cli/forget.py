@@ -1,4 +1,4 @@
-"""`personsearch forget`: remove a person or an image from a store for good."""
+"""`personsearch forget`: remove a person or an image from a store permanently."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flows.forget.scan import Find
 
 SHOWN = 20
-"""Files that are listed of a scan."""
+"""Number of files to list per scan."""
 
 
 def forget(
@@ -35,22 +35,22 @@ def forget(
         list[Path] | None,
         typer.Option(
             metavar="CONFIG",
-            help="Make again what this config needs, with its models as they are; repeatable.",
+            help="Rebuild what this config needs, with the models that it has; repeatable.",
         ),
     ] = None,
     index: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="INDEX", help="Also take the images that show them out of this index; repeatable."
+            metavar="INDEX", help="Also remove the images that show them from this index; repeatable."
         ),
     ] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Only say what holds them and what would be done.")
+        bool, typer.Option("--plan", help="Only show what holds them and what would be done.")
     ] = False,
 ) -> None:
     """Forget people or images: no ingest brings them back, and what holds them is deleted.
 
-    Models that were trained on them stay, and are listed. If interrupted, the same command goes on.
+    Models that were trained on them stay, and are listed. If interrupted, run it again: it continues.
 
     Example: personsearch forget --person prw/479 --config configs/demo.yaml
     """
@@ -77,7 +77,7 @@ def _print_plan(plan: Plan) -> None:
     holders = plan.holders
     typer.echo(f"to forget: {', '.join(word for subject in plan.subjects for word in subject.words())}")
     if not holders.snapshots:
-        typer.echo("no artifact of the store holds them")
+        typer.echo("no artifact in the store holds them")
     for held in holders.snapshots:
         typer.echo(f"  delete  {short_name(held.name)}  (splits {', '.join(sorted(held.splits))})")
     for entry in holders.data:
@@ -86,7 +86,7 @@ def _print_plan(plan: Plan) -> None:
         typer.echo(f"  delete  the tag {tag}, which points to {short_name(name)}")
     for each in plan.remakes:
         models = ", ".join(short_name(name) for name in each.models.values())
-        typer.echo(f"  make again  what {each.config} needs" + (f", with {models}" if models else ""))
+        typer.echo(f"  rebuild  what {each.config} needs" + (f", with {models}" if models else ""))
 
 
 def _print_end(forgot: Forgot) -> None:
@@ -96,7 +96,7 @@ def _print_end(forgot: Forgot) -> None:
         f"{counted(len(removed.tags), 'tag')} deleted, with their logs, memos and unfinished work"
     )
     for folder, (files, people) in forgot.of_indexes.items():
-        typer.echo(f"{folder}: {counted(files, 'file')} with {people:,} people taken out")
+        typer.echo(f"{folder}: {counted(files, 'file')} with {people:,} people removed")
     _print_scan("before", forgot.before)
     _print_scan("after", forgot.after)
     for name in removed.unfinished:
@@ -111,7 +111,7 @@ def _print_models(plan: Plan) -> None:
     models = plan.holders.models
     if not models:
         return
-    typer.echo("trained on them, and kept; a run of their configs trains them again, without them:")
+    typer.echo("models trained on them are kept; running their configs again trains new ones without them:")
     for model in models:
         tagged = f"; tags: {', '.join(model.tags)}" if model.tags else ""
         spent = duration(model.seconds)

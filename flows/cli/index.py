@@ -19,7 +19,7 @@ from flows.run.stopping import stoppable
 from flows.wording import counted
 
 if TYPE_CHECKING:
-    from flows.search.building import Outcome, Progress
+    from flows.search.building import IndexUpdate, Progress
     from flows.search.layout import Settings
     from flows.search.model import GivenModel
 
@@ -30,7 +30,7 @@ def index(
         typer.Argument(
             metavar="SCENES",
             help="Images, videos, lists of files (.txt), or folders that are searched recursively for them. "
-            "By default all that the index knows.",
+            "Default: all that the index was built from.",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="INDEX", help="Folder of the index.")] = ...,  # type: ignore[assignment]
@@ -41,10 +41,10 @@ def index(
         ),
     ] = None,
     remove: Annotated[
-        bool, typer.Option("--remove", help="Take the named files out of the index, for good.")
+        bool, typer.Option("--remove", help="Remove the named files from the index permanently.")
     ] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Only read every byte of the index, and name what is damaged.")
+        bool, typer.Option("--verify", help="Only verify the index: read every byte and report damage.")
     ] = False,
     approximate: Annotated[
         bool,
@@ -83,7 +83,7 @@ def index(
     """Build an index of the people in images and videos, or bring it up to date.
 
     Only new and changed files are searched; files that are gone drop out. Unreadable files are named and
-    skipped. After an interruption the same command goes on.
+    skipped. If interrupted, run the same command again: it continues.
 
     Example: personsearch index frames video.mp4 --model configs/demo.yaml --out people
     """
@@ -98,7 +98,7 @@ def index(
     from flows.search.model import given_model
 
     if every is not None and per_second is not None:
-        raise ConfigError("--every and --per-second both say which frames of a video: choose one")
+        raise ConfigError("--every and --per-second both choose the frames of a video: give one of them")
     given = None if model is None else given_model(model, overrides or (), store)
     with stoppable(), progress_line() as progress:
         outcome = build_index(
@@ -137,7 +137,7 @@ def progress_line() -> Iterator[Progress]:
         yield lambda done, total, rate: line.update(done, total, images_per_second=rate)
 
 
-def print_faults(outcome: Outcome) -> None:
+def print_faults(outcome: IndexUpdate) -> None:
     """Name what was skipped, on standard error."""
     for fault in outcome.faults:
         typer.echo(f"skipped: {fault}", err=True)
@@ -154,9 +154,9 @@ def root_paths(folder: Path, given: Sequence[str]) -> dict[str, Path]:
     for text in given:
         old, _, new = text.rpartition("=")
         if not old and len(places) != 1:
-            raise ConfigError(f"--root: the index has {len(places)} places, say which as OLD=NEW: {places}")
+            raise ConfigError(f"--root: name the folder that has moved, as OLD=NEW; the index has: {places}")
         if old and old not in places:
-            raise ConfigError(f"--root: {old} is not a place of the index: {', '.join(places)}")
+            raise ConfigError(f"--root: the index was not built from {old}, but from: {', '.join(places)}")
         if not Path(new).exists():
             raise ConfigError(f"--root: {missing(new)}")
         roots[old or places[0]] = Path(new)
@@ -183,7 +183,7 @@ def _settings(
 
 def _verify(folder: Path) -> None:
     from flows.search.committing import settle
-    from flows.search.whole import verify_index
+    from flows.search.verification import verify_index
 
     settle(folder)
     typer.echo(f"{folder}: {counted(verify_index(folder), 'file')} verified, no damage found")
@@ -196,12 +196,10 @@ def _remove(folder: Path, images: Sequence[Path], root: Sequence[str], json: Pat
         raise ConfigError("--remove: name the files to take out of the index")
     files, people = remove_images(folder, images, roots=root_paths(folder, root))
     write_json(json, {"files": files, "people": people})
-    typer.echo(
-        f"removed {counted(files, 'file')} with {counted(people, 'person', 'people')} from {folder}, for good"
-    )
+    typer.echo(f"removed {counted(files, 'file')} with {counted(people, 'person', 'people')} from {folder}")
 
 
-def _print(folder: Path, outcome: Outcome) -> None:
+def _print(folder: Path, outcome: IndexUpdate) -> None:
     people = counted(outcome.people_in_all, "person", "people")
     typer.echo(
         f"{folder}: {people} in {counted(outcome.files_in_all, 'file')}; "
@@ -209,7 +207,7 @@ def _print(folder: Path, outcome: Outcome) -> None:
         f"{outcome.dropped} gone, {outcome.skipped} skipped"
     )
     if outcome.barred:
-        typer.echo(f"{counted(outcome.barred, 'file')} left out, because removed for good")
+        typer.echo(f"{counted(outcome.barred, 'file')} left out: removed from the index permanently")
     if outcome.images:
         typer.echo(
             f"searched {counted(outcome.images, 'image')} in {outcome.seconds:.1f} s: "

@@ -28,7 +28,7 @@ def join(
         float, typer.Option(min=0, metavar="MINUTES", help="How long to wait for the training to begin.")
     ] = 60.0,
 ) -> None:
-    """Take part in the detector training of another machine, whose config has run.nodes.
+    """Join the detector training of another machine, whose config has run.nodes.
 
     Ends with the training. This machine needs the same version of this software and the images at the same
     paths; Ctrl-C has all machines stop at a checkpoint.

@@ -9,8 +9,8 @@ import sys
 import typer
 
 from flows.cli.lazy import Lazy, lazy_group
+from flows.console import ConsoleHandler
 from flows.errors import failure_of
-from flows.run.console import ConsoleHandler
 from flows.run.prefect_defaults import be_quiet
 
 COMMANDS = {
@@ -21,7 +21,7 @@ COMMANDS = {
     ),
     "join": Lazy(
         "flows.cli.join:join",
-        "Take part in the detector training of another machine, whose config has run.nodes.",
+        "Join the detector training of another machine, whose config has run.nodes.",
     ),
     "demo": Lazy(
         "flows.cli.demo:demo",

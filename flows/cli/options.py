@@ -42,7 +42,9 @@ ConfigsStore = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 SceneRoots = Annotated[
     list[str] | None,
-    typer.Option("--root", metavar="[OLD=]NEW", help="Where scenes are now that were indexed elsewhere."),
+    typer.Option(
+        "--root", metavar="[OLD=]NEW", help="Where the scenes are now, if they were indexed elsewhere."
+    ),
 ]
 """The option of a command that reads the scenes of an index."""
 

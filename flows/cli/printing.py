@@ -90,7 +90,7 @@ def print_table(table: Mapping[str, Mapping[str, int]]) -> None:
 
 def _state(stage: dict[str, object]) -> str:
     state = str(stage["state"])
-    return f"[{_STYLES.get(state, 'white')}]{state}[/]"
+    return f"[{_STYLES.get(state, 'white')}]{'built' if state == 'made' else state}[/]"
 
 
 def print_snapshot(catalog: Catalog, name: str) -> Snapshot:

@@ -38,7 +38,7 @@ from personsearch_core.evaluation.readings import (
     cuhk_sysu_readings,
     prw_readings,
 )
-from personsearch_core.evaluation.settings import Rules
+from personsearch_core.evaluation.settings import MatchingRules
 from personsearch_core.recipes import EvaluationRecipe
 
 app = typer.Typer(no_args_is_help=True, help="Score detections and embeddings from any software.")
@@ -254,7 +254,9 @@ def prw(
         {"cross_camera": cross_camera} if protocol == "person-search" else {"protocol": protocol}
     )
     recipe = EvaluationRecipe(**how, bootstrap_samples=bootstrap)
-    settings = [replace(each, rules=Rules.of(recipe)) for each in (standard, *further, *budgets.values())]
+    settings = [
+        replace(each, rules=MatchingRules.of(recipe)) for each in (standard, *further, *budgets.values())
+    ]
     with clock.step("evaluate"):
         results = evaluate(
             recipe, files.inputs, settings=settings, detection_at=None, map_blocks=in_threads(threads)

@@ -87,7 +87,7 @@ def _read(path: Path, setting: str | None) -> _Run:
     return _Run(queries, table.numbers("ap", np.float64))
 
 
-def _of_setting(table: tables.Table, setting: str | None) -> tables.Table:
+def _of_setting(table: tables.ParquetTable, setting: str | None) -> tables.ParquetTable:
     """The rows of one setting; the first one is the evaluation's headline."""
     column = table.column("setting")
     wanted = column[0].as_py() if setting is None else setting
@@ -95,4 +95,4 @@ def _of_setting(table: tables.Table, setting: str | None) -> tables.Table:
     if not len(rows):
         known = ", ".join(repr(name) for name in column.unique().to_pylist())
         raise PersonSearchError(f"{table.path}: no setting {wanted!r}; this table has: {known}")
-    return tables.Table(table.path, rows)
+    return tables.ParquetTable(table.path, rows)

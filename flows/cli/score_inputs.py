@@ -33,8 +33,8 @@ class SearchFiles:
 
 
 def read_listed(
-    found: tables.Table,
-    queries: tables.Table,
+    found: tables.ParquetTable,
+    queries: tables.ParquetTable,
     protocol: ProtocolTables,
     protocol_file: Path,
     subsets: Subsets,
@@ -82,7 +82,7 @@ def _lists(protocol: ProtocolTables, images: tables.Names) -> GalleryLists:
     return tables.gallery_lists_from(protocol.gallery, protocol.queries["query_id"], images)
 
 
-def _rows_of_boxes(wanted: pa.Table, queries: tables.Table) -> IntArray:
+def _rows_of_boxes(wanted: pa.Table, queries: tables.ParquetTable) -> IntArray:
     """Row of `queries` with each wanted image and box, in whole pixels -> (n,), -1 where there is none."""
     corners = np.stack([wanted[name].to_numpy() for name in tables.BOX], axis=1)
     keys = zip(wanted["image_id"].to_pylist(), np.rint(corners).tolist(), strict=True)
@@ -91,7 +91,7 @@ def _rows_of_boxes(wanted: pa.Table, queries: tables.Table) -> IntArray:
     return np.array([rows.get((image, *box), -1) for image, box in keys], np.int64)
 
 
-def _embeddings(boxes: tables.Table) -> FloatArray | None:
+def _embeddings(boxes: tables.ParquetTable) -> FloatArray | None:
     return boxes.embeddings() if "embedding" in boxes.data.column_names else None
 
 
@@ -129,7 +129,9 @@ def read_boxes(detections: Path, images: Path, boxes: Path) -> EvaluationInputs:
     return EvaluationInputs(found, len(names), truth=tables.ground_truth_from(box_table, names, people))
 
 
-def _warn_of_strangers(table: tables.Table, boxes: Path, searched: Queries, truth: GroundTruth) -> None:
+def _warn_of_strangers(
+    table: tables.ParquetTable, boxes: Path, searched: Queries, truth: GroundTruth
+) -> None:
     """A few queries may lack a ground-truth box. If most do, the two files name people differently."""
     strangers = np.flatnonzero(~np.isin(searched.person_ids(), truth.person_id))
     if 2 * len(strangers) > len(searched):
@@ -144,7 +146,7 @@ def _warn_of_strangers(table: tables.Table, boxes: Path, searched: Queries, trut
         )
 
 
-def _check_queries(table: tables.Table, protocol: pa.Table, path: Path) -> None:
+def _check_queries(table: tables.ParquetTable, protocol: pa.Table, path: Path) -> None:
     """Raise unless the table has the protocol's queries, numbered from 0, in the protocol's images."""
     numbers = table.integers("query")
     expected = np.arange(protocol.num_rows)

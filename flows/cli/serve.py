@@ -18,7 +18,7 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Address to listen on; beyond this machine a token is required.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 is any free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port (0: any free port).")] = 8000,
     token: Annotated[
         str | None,
         typer.Option(

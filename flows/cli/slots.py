@@ -35,7 +35,7 @@ def require_one_place(on: str | None, parallel: int | None) -> None:
         raise ConfigError("--on is empty: name a Prefect work pool, or a Dask scheduler's address")
     if on is not None and parallel is not None:
         raise ConfigError(
-            f"--parallel {parallel} is for this machine alone, and --on {on} for others: limit each worker "
+            f"--parallel {parallel} applies to this machine only, not to --on {on}: limit each worker "
             f"instead (prefect worker start --limit {parallel}, dask worker --nthreads {parallel})"
         )
 

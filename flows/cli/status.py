@@ -114,7 +114,9 @@ def _print(found: dict[str, Any]) -> None:
 def _line(run: dict[str, Any]) -> str:
     made = _counted_stages(run["made"]) or "nothing"
     at = f" at {run['at']}" if run["at"] else ""
-    return f"{run['name']} {Path(run['config']).name} {run['state']}{at}; made {made}; {run['cached']} cached"
+    return (
+        f"{run['name']} {Path(run['config']).name} {run['state']}{at}; built {made}; {run['cached']} cached"
+    )
 
 
 def _counted_stages(names: list[str]) -> str:

@@ -71,7 +71,7 @@ def list_artifacts(
             )
             for entry in entries
         ]
-        typer.echo(padded(("artifact", "made", "size", "seconds", "tags"), rows))
+        typer.echo(padded(("artifact", "built", "size", "seconds", "tags"), rows))
     typer.echo(f"{counted(len(entries), 'artifact')}, {in_units(sum(entry.size for entry in entries))}")
 
 
@@ -221,7 +221,7 @@ def damaged_studies(store: ArtifactStore) -> list[str]:
 
 
 def _remove_unused(store: ArtifactStore, entry: Entry) -> None:
-    from flows.plan.reach import in_use
+    from flows.run.reach import in_use
 
     with store.place.making_now(entry.kind, entry.key) as alone:
         if not alone or entry.name in in_use(store):
@@ -253,7 +253,7 @@ def _artifact_of_stage(opened: ArtifactStore, settings: Config, config: Path, st
 
 
 def _require_kind(kind: str) -> None:
-    from flows.stages.base import Kind  # loads pyarrow
+    from flows.config.sections import Kind  # loads pyarrow
 
     kinds = get_args(Kind)
     if kind not in kinds:

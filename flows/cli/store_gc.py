@@ -22,7 +22,7 @@ from storage.tags import tags
 from storage.urls import is_remote
 
 if TYPE_CHECKING:
-    from flows.plan.reach import Reach
+    from flows.run.reach import Reach
 
 YOUNG_HOURS = 24.0
 
@@ -60,7 +60,7 @@ def gc(
 
     Example: personsearch store gc --keep configs/demo.yaml --delete
     """
-    from flows.plan.reach import InUse, last_users
+    from flows.run.reach import InUse, last_users
 
     place = chosen_store(store, *(Path(name) for name in keep or () if not RUN_NAME.fullmatch(name)))
     opened = existing_store(place)
@@ -93,7 +93,7 @@ def gc(
 
 def _reach_of(names: Iterable[str], store: ArtifactStore, *, everything: bool) -> Reach:
     """What each name keeps, printed. Refuses a name that keeps nothing, unless `everything`."""
-    from flows.plan.reach import Reach
+    from flows.run.reach import Reach
 
     reach = Reach()
     for name in names:
@@ -109,7 +109,7 @@ def _reach_of(names: Iterable[str], store: ArtifactStore, *, everything: bool) -
 def _kept_by(name: str, store: ArtifactStore) -> Reach:
     """What a config, a study or a recorded run reaches in the store."""
     from flows.config.loading import load_config
-    from flows.plan.reach import Reach, reached_by
+    from flows.run.reach import Reach, reached_by
     from flows.run.records import find_record
     from flows.stages.building import build_stages
     from flows.studies.loading import Loader

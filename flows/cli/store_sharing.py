@@ -1,4 +1,4 @@
-"""`personsearch store push` and `store pull`: artifacts move between stores, as far as they are missing."""
+"""`personsearch store push` and `store pull`: copies artifacts between stores, unless the other has them."""
 
 from __future__ import annotations
 
@@ -100,9 +100,7 @@ def _named(source: ArtifactStore, name: str, entries: Sequence[Entry], tagged: M
     try:
         return artifact_named(source, name, entries).name
     except ConfigError as error:
-        raise ConfigError(
-            f"{error}; it is not a tag, either (tags: {', '.join(tagged) or 'none'})"
-        ) from error
+        raise ConfigError(f"{error}; it is not a tag either (tags: {', '.join(tagged) or 'none'})") from error
 
 
 def _amount(size: int, moved: int) -> str:

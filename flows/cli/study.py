@@ -13,8 +13,8 @@ import typer
 from flows.cli.json_file import Json, to_write, write_json
 from flows.cli.options import ConfigsStore
 from flows.cli.slots import On, Parallel, require_one_place, slots
+from flows.console import told
 from flows.errors import ConfigError
-from flows.run.console import told
 from flows.run.stopping import sigterm_as_interrupt
 from flows.studies.reading import read_study
 
@@ -34,7 +34,7 @@ Budget = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="Only what fits this time of computation, such as 24h or 90min: most cells per hour first.",
+        help="Only build what fits into this computing time, such as 24h or 90min: cheapest cells first.",
     ),
 ]
 Seeds = Annotated[
@@ -77,7 +77,7 @@ def run(
 ) -> None:
     """Build every artifact that the study needs and the store does not have, and fill its tables.
 
-    A failed member leaves holes that say why, and the rest goes on. A study that was stopped resumes.
+    A failed member leaves holes that say why; the rest continues. A study that was stopped resumes.
 
     Example: personsearch study run configs/table1_drawn.yaml --json table1.json --latex table1.tex
     """

@@ -13,24 +13,24 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from flows.cli.printing import plain_table, whole_lines
+from flows.console import is_terminal, terminal, told
 from flows.errors import Failure, StageFailed
-from flows.run.console import is_terminal, terminal, told
 from flows.run.stopping import stopped
 from flows.studies.cells import FilledTable
 from flows.studies.output import heading, holes_of, legend, text_rows
-from flows.studies.running import Standing, StudyResult
+from flows.studies.running import StudyResult, StudyStanding
 from flows.wording import about, counted
 from storage import durable
 
 
 class Watching:
-    """Shows how a study stands; call it with each `Standing`."""
+    """Shows how a study stands; call it with each `StudyStanding`."""
 
     def __init__(self, live: Live | None) -> None:
         self._live = live
         self._filled: dict[tuple[str, str, str], str] = {}
 
-    def __call__(self, standing: Standing) -> None:
+    def __call__(self, standing: StudyStanding) -> None:
         left = standing.seconds_left
         time_left = "" if left is None else f", about {about(left)} left"
         line = f"{standing.done} of {standing.total}{time_left}: {standing.text}"

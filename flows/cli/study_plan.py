@@ -71,14 +71,14 @@ def _summary(plan: StudyPlan) -> str:
     gpu, other, cpu = map(about, (totals.gpu_seconds, totals.other_seconds, totals.cpu_seconds))
     disk, memory = in_units(totals.disk_bytes), in_units(totals.memory_bytes)
     lines.append(
-        f"{totals.stages} are to be built, {built} are there: {gpu} of a GPU and {other} of other stages, or "
-        f"{cpu} without a GPU; {disk} of disk for features, {memory} of memory at most."
+        f"{totals.stages} to build, {built} built already: {gpu} on a GPU plus {other} of other stages, or "
+        f"{cpu} without a GPU; {disk} of disk for features; at most {memory} of memory."
     )
     if any(each.cost is not None and each.cost.basis.startswith('"') for each in plan.missing):
         lines.append(
-            f"In quotes: sections of {figures.SOURCE}, whose figures are of an {figures.GPU} or of "
-            f"{figures.CPU}. Published counts stand for those of datasets that are not read yet."
+            f"Names in quotes are sections of {figures.SOURCE}, measured on an {figures.GPU} or on "
+            f"{figures.CPU}. For datasets that are not read yet, published counts are used."
         )
     if totals.unknown:
-        lines.append(f"{totals.unknown} of them have no estimate before the datasets are read.")
+        lines.append(f"{totals.unknown} of them cannot be estimated before the datasets are read.")
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.compare.factors import GRAINS, Factor, Settings, factors_between, mixed
+from flows.compare.factors import GRAINS, Factor, RunSettings, factors_between, mixed
 from flows.compare.history import History
 from flows.compare.replay import UNTIL, Replay
 from flows.compare.results import METRICS, comparison_data
@@ -22,7 +22,7 @@ from flows.studies.cost import Estimator
 from flows.studies.members import Member, Study
 from flows.studies.nodes import Nodes
 from flows.studies.planning import StudyPlan, plan_study
-from flows.studies.schedule import ONE_SLOT, Change, Slots, ignore, run_members
+from flows.studies.schedule import ONE_SLOT, Slots, StageEvent, ignore, run_members
 from flows.studies.walks import MemberOutcome
 from storage.store import Artifact, Store
 
@@ -128,7 +128,7 @@ class Replays:
     def run(
         self,
         slots: Slots = ONE_SLOT,
-        on_change: Callable[[Change], None] = ignore,
+        on_change: Callable[[StageEvent], None] = ignore,
     ) -> Attribution:
         """Build what is missing, and say what each factor explains.
 
@@ -238,7 +238,7 @@ def _replays(
     before: History, after: History, store: Store, tests: tuple[str, ...], *, model_as_it_is: bool
 ) -> Replays:
     """With the finest factors that can be taken one by one: a field may not be valid without another."""
-    start, end = (Settings.of(each, tests, model_as_it_is=model_as_it_is) for each in (before, after))
+    start, end = (RunSettings.of(each, tests, model_as_it_is=model_as_it_is) for each in (before, after))
     refused: ConfigError | None = None
     for grain in GRAINS:
         factors = factors_between(start, end, grain)

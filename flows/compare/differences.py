@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from flows.compare.data import DataDifference, data_differences
-from flows.compare.history import Entry, History
+from flows.compare.history import History, TrainedView
 from flows.compare.results import TestDifference, compare_tests
 from flows.config.trained_on import TRAINED_ON, VIEWS
 from flows.plan.changes import changed_fields, is_seed
@@ -117,7 +117,7 @@ def _fields(before: History, after: History) -> list[FieldDifference]:
     return found
 
 
-def _by_view(entries: Sequence[Entry]) -> dict[tuple[str, str, int], Mapping[str, Any]]:
+def _by_view(entries: Sequence[TrainedView]) -> dict[tuple[str, str, int], Mapping[str, Any]]:
     found: dict[tuple[str, str, int], Mapping[str, Any]] = {}
     for entry in entries:
         number = sum(key[:2] == (entry.place, entry.dataset) for key in found)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from flows.compare.history import Entry, History
+from flows.compare.history import History, TrainedView
 from flows.plan.changes import Change, changed_fields, is_seed, with_field
 
 Grain = Literal["fields", "sections", "data together", "recipes together"]
@@ -24,7 +24,7 @@ _SECTIONS = {
     "evaluation": "evaluation recipe",
 }
 _MODEL = ("detector", "roi", "features", "reid")
-"""The sections that a trained model stands for where it is taken as it is."""
+"""The sections that a trained model stands for where it is pinned."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,19 +39,19 @@ class Factor:
 
 
 @dataclass(frozen=True)
-class Settings:
+class RunSettings:
     """One point between A and B: recipes, the snapshot of each dataset, and the views that are trained on.
 
-    `model` is the side whose trained model is taken as it is; None where models are trained.
+    `model` is the side whose trained model is pinned; None where models are trained.
     """
 
     recipes: Mapping[str, Any]
     snapshots: Mapping[str, str]
-    entries: tuple[Entry, ...]
+    entries: tuple[TrainedView, ...]
     model: History | None = None
 
     @classmethod
-    def of(cls, history: History, tests: Sequence[str], *, model_as_it_is: bool) -> Settings:
+    def of(cls, history: History, tests: Sequence[str], *, model_as_it_is: bool) -> RunSettings:
         """The settings that led to a side's results in these tests."""
         recipes = history.settings()
         recipes["evaluation"] = {name: recipes["evaluation"][name] for name in tests}
@@ -65,7 +65,7 @@ class Settings:
         return cls({**others, "features": dtype}, snapshots, (), history)
 
 
-def factors_between(before: Settings, after: Settings, grain: Grain) -> list[Factor]:
+def factors_between(before: RunSettings, after: RunSettings, grain: Grain) -> list[Factor]:
     """What differs, in the order of the stages: data, detector, features, re-ID, evaluation; seeds last."""
     datasets = _differing_datasets(before, after)
     found = [Factor(f"data of {dataset}", datasets=(dataset,)) for dataset in datasets]
@@ -81,7 +81,7 @@ def factors_between(before: Settings, after: Settings, grain: Grain) -> list[Fac
     return [*found, *(Factor(title, tuple(changes[title])) for title in ordered)]
 
 
-def mixed(before: Settings, after: Settings, taken: Sequence[Factor]) -> Settings:
+def mixed(before: RunSettings, after: RunSettings, taken: Sequence[Factor]) -> RunSettings:
     """A's settings with the factors that are taken from B: all of them give B's, none A's."""
     recipes: Any = before.recipes
     snapshots, of_b, model = dict(before.snapshots), set[str](), before.model
@@ -104,7 +104,7 @@ def mixed(before: Settings, after: Settings, taken: Sequence[Factor]) -> Setting
     return replace(before, recipes=recipes, snapshots=snapshots, entries=tuple(entries), model=model)
 
 
-def _differing_datasets(before: Settings, after: Settings) -> list[str]:
+def _differing_datasets(before: RunSettings, after: RunSettings) -> list[str]:
     """Datasets with another snapshot, or of which other views are trained on."""
     found = []
     for dataset in sorted(before.snapshots.keys() | after.snapshots.keys()):

@@ -27,7 +27,7 @@ _PLACES = {"train": TRAIN, "validation": VALIDATION}
 
 
 @dataclass(frozen=True)
-class Entry:
+class TrainedView:
     """A view that is trained on: where a config names it, of which dataset, and its other fields."""
 
     place: str
@@ -96,14 +96,14 @@ class History:
                 found["features"] = {"dtype": each.identity.recipe["dtype"]}
         return found
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[TrainedView]:
         """The views that the models were trained on, in the order of the config."""
-        found: list[Entry] = []
+        found: list[TrainedView] = []
         for manifest in self.stages.values():
             if manifest.kind == "detector":
                 found += self._of_detector(manifest)
             elif manifest.kind == "features":
-                found.append(Entry(REID, *self._view(manifest, "people")))
+                found.append(TrainedView(REID, *self._view(manifest, "people")))
         branch = self.stages.get("reid")
         return found if branch is None else [self._with_amount(each, branch) for each in found]
 
@@ -151,22 +151,22 @@ class History:
         digest = manifest.identity.inputs[name]
         return next((view.split for view in views if view_digest(snapshot, view, self.store) == digest), None)
 
-    def _of_detector(self, manifest: Manifest) -> Iterator[Entry]:
+    def _of_detector(self, manifest: Manifest) -> Iterator[TrainedView]:
         recipe = manifest.identity.recipe
         for name in sorted(manifest.sources, key=_number):
             place = _PLACES.get(name.rstrip("0123456789"))
             if place is not None:
                 dataset, fields = self._view(manifest, name)
                 amount = recipe.get("amounts", {}).get(name, {})
-                yield Entry(place, dataset, {**fields, **amount}, name in recipe.get("identities", ()))
+                yield TrainedView(place, dataset, {**fields, **amount}, name in recipe.get("identities", ()))
 
-    def _with_amount(self, entry: Entry, branch: Manifest) -> Entry:
+    def _with_amount(self, entry: TrainedView, branch: Manifest) -> TrainedView:
         """A view of `reid.train` with how much an epoch takes of it."""
         amounts = branch.identity.recipe.get("amounts", {})
         for name, source in branch.sources.items():
             features = self.stages.get(f"features:{entry.dataset}")
             if entry.place == REID and features is not None and source == f"features/{features.key}":
-                return Entry(REID, entry.dataset, {**entry.fields, **amounts.get(name, {})})
+                return TrainedView(REID, entry.dataset, {**entry.fields, **amounts.get(name, {})})
         return entry
 
 

@@ -12,17 +12,17 @@ from pydantic import ValidationError
 
 from data_catalog.hash_cache import HashCache
 from data_catalog.snapshot import Snapshot
-from flows.compare.factors import Settings
+from flows.compare.factors import RunSettings
 from flows.compare.history import REID, TRAIN, VALIDATION, History
 from flows.config.loading import with_pins
 from flows.config.models import Config
 from flows.config.problems import explain_problems
 from flows.errors import ConfigError, StageError
 from flows.plan.catalog import StoreSnapshots
-from flows.plan.states import Selection, make_plan, select
+from flows.plan.states import make_plan, select
 from flows.stages.base import Stage, ingest_name
 from flows.stages.building import build_stages
-from flows.studies.loading import Loaded, Loader
+from flows.studies.loading import LoadedMember, Loader
 from flows.studies.members import Member
 from flows.studies.nodes import Node
 from storage.opening import open_store
@@ -38,20 +38,20 @@ class Replay(Loader):
     `sides` say where images are, which only matters where something has to be computed from them.
     """
 
-    settings: dict[str, Settings] = field(default_factory=dict)
+    settings: dict[str, RunSettings] = field(default_factory=dict)
     tests: tuple[str, ...] = ()
     sides: tuple[History, ...] = ()
 
-    def load(self, member: Member) -> Loaded:
+    def load(self, member: Member) -> LoadedMember:
         """Raises ConfigError for settings that no config may have."""
         if member.name not in self._loaded:
             found = self.settings[member.name]
             config = self._config(found)
             stages, _ = select(
                 build_stages(config, lambda _, dataset: self._snapshot_stage(found, dataset)),
-                Selection(until=UNTIL),
+                until=UNTIL,
             )
-            self._loaded[member.name] = Loaded(config, stages, self._opened)
+            self._loaded[member.name] = LoadedMember(config, stages, self._opened)
         return self._loaded[member.name]
 
     def differing_models(self, member: Member, history: History) -> list[str]:
@@ -87,15 +87,15 @@ class Replay(Loader):
             problem = self._missing_images(snapshot, split, root)
             if problem is not None:
                 raise StageError(
-                    f"{stage} has to be built, and for that the images of {snapshot} ({split}) are needed as "
-                    f"they were: {problem}. Bring them back, or compare without --attribute"
+                    f"{stage} has to be built, and for that the images of {snapshot} ({split}) are needed "
+                    f"unchanged: {problem}. Restore them, or compare without --attribute"
                 )
 
     def _missing_images(self, name: str, split: str, root: Path) -> str | None:
         images = self._read(name).table("images", ["rel_path", "sha256", "split"]).to_pylist()
         wanted = {each["rel_path"]: each["sha256"] for each in images if each["split"] == split}
         if not root.is_absolute():
-            return "where they lie is not known on this machine"
+            return "their folder is not known on this machine"
         gone = [path for path in wanted if not (root / path).is_file()]
         if gone:
             return f"{len(gone)} of {len(wanted)} are not in {root}, {gone[0]} among them"
@@ -106,7 +106,7 @@ class Replay(Loader):
             return f"{len(changed)} of {len(wanted)} have changed in {root}, {changed[0]} among them"
         return None
 
-    def _config(self, settings: Settings) -> Config:
+    def _config(self, settings: RunSettings) -> Config:
         """The settings as a config; raises ConfigError if no config may have them."""
         raw: dict[str, Any] = {
             "store": str(self._opened),
@@ -136,7 +136,7 @@ class Replay(Loader):
         options = self._configs[0].run.model_dump() if self._configs else {}
         return {**options, "notify": None, "trackers": (), "check_images": False}
 
-    def _source(self, settings: Settings, dataset: str) -> dict[str, Any]:
+    def _source(self, settings: RunSettings, dataset: str) -> dict[str, Any]:
         snapshot = settings.snapshots[dataset]
         recipe = self._opened.manifest_of(*snapshot.split("/")).identity.recipe
         root = str(self._root(dataset, snapshot))
@@ -152,7 +152,7 @@ class Replay(Loader):
             places.sort(key=lambda root: sum(not (root / path).is_file() for path in paths))
         return places[0].absolute() if places else Path(f"unknown root of {dataset}")
 
-    def _snapshot_stage(self, settings: Settings, dataset: str) -> Stage:
+    def _snapshot_stage(self, settings: RunSettings, dataset: str) -> Stage:
         """The ingest whose artifact is there, whatever the root holds now."""
         kind, _, key = settings.snapshots[dataset].partition("/")
         identity = self._opened.manifest_of(kind, key).identity
@@ -169,7 +169,7 @@ class Replay(Loader):
         return Snapshot(self._opened.local_path(*name.split("/")))
 
 
-def _sections(settings: Settings, tests: Sequence[str]) -> dict[str, Any]:
+def _sections(settings: RunSettings, tests: Sequence[str]) -> dict[str, Any]:
     """Recipes and training views as the sections of a config."""
     found = {name: value for name, value in settings.recipes.items() if name != "evaluation"}
     evaluation = settings.recipes.get("evaluation", {})

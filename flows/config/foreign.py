@@ -40,7 +40,7 @@ def find_features(given: Any, folder: Path) -> ForeignFeatures:
 
     Raises ConfigError, which says what to do, if it is missing or unfinished, or its rows are not features.
     """
-    from storage.feature_store import read_codec
+    from storage.feature_store.decoding import read_codec
     from storage.feature_store.metadata import read_layout
 
     if not isinstance(given, str) or not is_folder(given):
@@ -62,7 +62,7 @@ def find_features(given: Any, folder: Path) -> ForeignFeatures:
 
 def foreign_digest(folder: Path) -> str:
     """Of the features and of the index of a finished store. Raises StorageError when it is not one."""
-    from storage.feature_store import read_digests
+    from storage.feature_store.digests import read_digests
     from storage.feature_store.index_table import read_index
     from storage.feature_store.layout import INDEX_FILE
 
@@ -84,7 +84,7 @@ def refuse_others(raw: Mapping[str, Any]) -> None:
     others = [name for name in section if name != "use" and section[name] is not None and name != "boxes"]
     if others:
         raise ConfigError(
-            f"features: `use` takes features as they are: remove {', '.join(others)} (only `boxes` may stand "
+            f"features: `use` takes features unchanged: remove {', '.join(others)} (only `boxes` may stand "
             "beside it)"
         )
     if raw.get("detector") is not None:

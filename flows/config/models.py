@@ -206,7 +206,7 @@ class Config(Recipe):
 
     @property
     def pins(self) -> dict[Section, Pin]:
-        """The trained models that are taken as they are, by the stage in whose place they stand."""
+        """The pinned models, by the stage that each replaces."""
         found: dict[Section, Pin] = {}
         if isinstance(self.detector, PinnedDetector):
             found["detector"] = self.detector.pin

@@ -77,7 +77,7 @@ def _pin(name: Section, section: Mapping[str, Any], store: str, folder: Path) ->
     others = [field for field in section if field != "use" and section[field] is not None]
     if others:
         raise ConfigError(
-            f"{name}: `use` takes a trained model as it is, so it stands alone: remove {', '.join(others)}, "
+            f"{name}: `use` takes a trained model unchanged, so it stands alone: remove {', '.join(others)}, "
             f"or remove use to train (on the command line: --set '{name}={{use: {given}}}')"
         )
     if not isinstance(given, str) or not given:

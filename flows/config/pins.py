@@ -1,4 +1,4 @@
-"""Pins: trained models that a config takes as they are, by `detector.use` and `reid.use`.
+"""Pins: trained models that a config uses unchanged, by `detector.use` and `reid.use`.
 
 A pin is found when the config is read. What the artifact's manifest says then stands in for the section, so
 that everything downstream knows the model. Loads no torch.
@@ -103,9 +103,7 @@ def _manifest(store: Store, name: str) -> Manifest:
     is_whole = len(start) == KEY_LENGTH
     keys = [start] if is_whole else [key for _, key in store.keys(kind) if key.startswith(start)]
     if len(keys) > 1:
-        raise ConfigError(
-            f"{name} is the beginning of {len(keys)} artifacts of {store}: give more of the key"
-        )
+        raise ConfigError(f"{name} matches {len(keys)} artifacts of {store}: give more of the key")
     found = store.inspect(kind, keys[0]) if keys else Inspection()
     if found.artifact is not None:
         return found.artifact.manifest

@@ -280,7 +280,7 @@ def expanded_path(text: str, where: str) -> ExpandedPath:
     if isinstance(text, ExpandedPath):
         return text
     if "\0" in text:
-        raise ConfigError(f"{where}: {text!r} is not a path: it holds a null character")
+        raise ConfigError(f"{where}: {text!r} is not a path: it contains a null character")
     unset: list[str] = []
 
     def replace(match: re.Match[str]) -> str:

@@ -22,9 +22,7 @@ def rendezvous_address(text: str) -> tuple[str, int]:
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
         raise ConfigError(f"{text!r}: the port is a number from 1 to 65535, by default {PORT}")
     if host in ("0.0.0.0", "::"):
-        raise ConfigError(
-            f"{text!r}: write the address at which other machines reach this one, not that of all"
-        )
+        raise ConfigError(f"{text!r}: write the one address at which other machines reach this one")
     return host, int(port)
 
 

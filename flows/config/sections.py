@@ -37,6 +37,11 @@ from personsearch_core.recipes import (
 )
 from storage.tags import require_name
 
+Kind = Literal[
+    "ingest", "detector", "features", "reid", "detections", "gallery", "evaluation", "report", "speed"
+]
+"""Of stages, in the order in which they are built; stages of one kind do the same for different datasets."""
+
 
 class DatasetSource(Recipe):
     """Where a dataset lies and which adapter reads it; neither name nor root enters a training's key."""
@@ -129,7 +134,7 @@ class DetectorSection(DetectorRecipe):
     joint: JointSection | None = None
     """By default the branch has a training of its own, `reid`."""
     use: str | None = None
-    """Instead of all other fields: a trained detector that is taken as it is, whatever the datasets hold now.
+    """Instead of all other fields: a trained detector that is used unchanged, whatever the datasets hold now.
     A tag, `detector/KEY`, or the folder of an exported model (`./model`)."""
 
 
@@ -151,7 +156,7 @@ class ReidSection(ReidRecipe):
     """A view, or a list with one view per dataset. Each dataset has features and identities of its own, and
     every batch draws identities of all of them, in proportion to what an epoch takes of each."""
     use: str | None = None
-    """Instead of all other fields: a trained branch that is taken as it is, with the detector that it was
+    """Instead of all other fields: a trained branch that is used unchanged, with the detector that it was
     trained on. A tag, `reid/KEY`, or the folder of an exported model."""
 
     @property
@@ -277,7 +282,7 @@ class ComputeOptions(Processors):
     stage_timeout_hours: PositiveFloat | None = None
     """A stage that takes longer is stopped; the next run resumes it from its checkpoint."""
     trackers: Annotated[tuple[TrackerSection, ...], BeforeValidator(as_tuple)] = ()
-    """Trackers that are told of the run beside TensorBoard; one that fails costs a warning. Default: none."""
+    """Trackers that follow the run besides TensorBoard; one that fails costs a warning. Default: none."""
     notify: Annotated[str | tuple[str, ...] | None, AfterValidator(notify_target)] = None
     """Gets one line when a run failed or its results got worse: a command, which reads the line from its
     standard input and runs without a shell, or an http(s) URL, which gets a POST with JSON: `text`, `run`."""
@@ -302,7 +307,7 @@ class Promotion(Recipe):
     """
 
     tag: Annotated[str, AfterValidator(require_name)]
-    """Goes to the re-ID branch; of a joint training, to the detector."""
+    """The tag. It points to the re-ID branch or, after joint training, to the detector."""
     metric: Literal["mAP", "rank1"] = "mAP"
     tolerance: Annotated[float, Field(ge=0)] = 0.5
     """By how many percentage points it may be worse."""

@@ -30,7 +30,7 @@ def read_text(path: Path) -> str:
     except FileNotFoundError as error:
         if path.is_symlink():
             raise ConfigError(
-                f"config {path} is a link to {path.readlink()}, which does not exist; mend the link"
+                f"config {path} is a link to {path.readlink()}, which does not exist; fix the link"
             ) from error
         near = did_you_mean(path.name, _yaml_files(path.absolute().parent))
         raise ConfigError(f"{missing(path, 'config')}{near}") from error

@@ -1,7 +1,7 @@
-"""The whole of a removal, step by step; interrupted after any of them, the same call goes on.
+"""The whole of a removal, step by step; interrupted after any of them, the same call continues.
 
 1. The store's list gets the names: no ingest brings them back from now on.
-2. What configs need is made again without them. 3. What holds them is deleted. 4. Every file is searched.
+2. What configs need is rebuilt without them. 3. What holds them is deleted. 4. Every file is searched.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.console import busy, told
 from flows.errors import ConfigError
-from flows.forget.forgotten_list import ForgottenList
 from flows.forget.holders import Holders, files_of, find_holders, require_known
 from flows.forget.remaking import Remake, forget_note, note, plan_remakes, remake
 from flows.forget.removal import Removed, forget_files, remove, require_quiet
@@ -19,14 +19,14 @@ from flows.forget.scan import Find, scan
 from flows.forget.subject import Subject
 from flows.forget.trace import Trace, trace_of
 from flows.plan.catalog import StoreSnapshots
-from flows.run.console import busy, told
+from flows.plan.forgotten_list import ForgottenList
 from storage.local import LocalStore
 from storage.store import Store
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What holds the subjects, and what is to be made again."""
+    """What holds the subjects, and what is to be rebuilt."""
 
     subjects: Sequence[Subject]
     holders: Holders
@@ -81,7 +81,7 @@ def forget(store: Store, plan: Plan, indexes: Sequence[Path] = ()) -> Forgot:
         listed = ForgottenList(store.root)
         listed.add(dataset, people=trace.subject.people, images=images, root=roots[dataset])
         files |= files_of(plan.holders.snapshots, trace.images)
-    told.info("the store's list has them: no ingest brings them back")
+    told.info("added to the store's list: no ingest brings them back")
     with busy("reading every file"):
         before = scan(store, traces)
     for each in plan.remakes:

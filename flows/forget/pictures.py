@@ -21,7 +21,7 @@ Look = tuple[float, np.ndarray]
 """The logarithm of a picture's width by its height, and its pixels in grey at one size, less their mean."""
 _LOOK = (24, 48)
 _SAME = 0.97
-"""The least correlation of two pictures of the same, one of them after JPEG."""
+"""The minimum correlation of two pictures of the same, one of them after JPEG."""
 _SAME_SHAPE = 0.06
 """How much the logarithm of width by height may differ; a crop of few pixels is rounded much."""
 _SMALLEST = 6

@@ -1,4 +1,4 @@
-"""Makes again what a config needs, without the forgotten: an ordinary run with the models as they are.
+"""Rebuilds what a config needs, without the forgotten: an ordinary run with the models that it had.
 
 Which models these were is noted before the list changes, since after it the config's own plan would train.
 """
@@ -43,7 +43,7 @@ class Remake(BaseModel):
 
 
 def plan_remakes(configs: Iterable[Path], store: str, store_root: Path) -> list[Remake]:
-    """What to make again for the configs: as noted by an interrupted removal, or as they stand now.
+    """What to rebuild for the configs: as noted by an interrupted removal, or as they stand now.
 
     Raises ConfigError for a config whose models are not trained yet.
     """
@@ -66,7 +66,7 @@ def forget_note(store_root: Path) -> None:
 
 
 def remake(each: Remake, store: str) -> None:
-    """Run it; what exists already is not made again. Raises StageFailed."""
+    """Run it; what exists already is not rebuilt. Raises StageFailed."""
     for request in each.requests(store):
         run_config(request).raise_error()
 
@@ -79,7 +79,7 @@ def _as_it_stands(config: Path, store: str) -> Remake:
             if stage["state"] != "cached":
                 raise ConfigError(
                     f"--config {config}: its {stage['stage']} is not trained in {store}, so there is nothing "
-                    "to make again for it: leave it out, or run it first"
+                    "to rebuild for it: leave it out, or run it first"
                 )
             models[stage["stage"]] = f"{stage['stage']}/{stage['key']}"
     with_features = any(stage["stage"].partition(":")[0] == "features" for stage in plan.stages)

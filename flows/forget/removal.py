@@ -1,6 +1,6 @@
 """Deletes what a store holds of a subject: whatever was made from its rows first, its snapshots last.
 
-So an interruption leaves the snapshots that say what is still to be deleted, and the same command goes on.
+So an interruption leaves the snapshots that say what is still to be deleted, and the same command continues.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from flows.config.pins import TRAINED
 from flows.errors import ConfigError
 from flows.forget.holders import Holders
 from flows.plan.catalog import KIND
-from flows.plan.reach import in_use
+from flows.run.reach import in_use
 from flows.run.records import is_running, read_records
 from storage import durable
 from storage.errors import StorageError
@@ -39,19 +39,19 @@ class Removed:
 
 
 def require_quiet(store: Store) -> None:
-    """Raise ConfigError while a run goes on in the store: it may read what is to be deleted, or make more."""
+    """Raise ConfigError while a run is active in the store: it may read or add what is to be deleted."""
     running = [record.name for record in read_records(store.root) if is_running(record)]
     if running:
         raise ConfigError(
-            f"the run {running[0]} goes on in {store}: wait until it has ended (`personsearch status`), then "
-            "run the same command again"
+            f"the run {running[0]} is still running in {store}: wait until it has ended "
+            "(`personsearch status`), then run the same command again"
         )
 
 
 def remove(store: Store, holders: Holders) -> Removed:
     """Delete the holders that are not models, and what the store remembers, logs and records of them.
 
-    Raises StorageError when another process uses one of them; the same call goes on where it stopped.
+    Raises StorageError when another process uses one of them; the same call continues where it stopped.
     """
     names = holders.names
     for tag in holders.tagged:

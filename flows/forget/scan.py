@@ -25,10 +25,10 @@ from data_catalog.forgotten import FORGOTTEN
 from data_catalog.row_tables import COORDINATES
 from flows.config.pins import TRAINED
 from flows.config.trained_on import VIEWS
-from flows.forget.forgotten_list import FILE
 from flows.forget.pictures import Pictures
 from flows.forget.trace import Trace, blocks_of_rows, row_digests
 from flows.plan.catalog import KIND
+from flows.plan.forgotten_list import FILE
 from storage.errors import StorageError
 from storage.feature_store.layout import ARRAY
 from storage.manifest import Manifest

@@ -19,8 +19,8 @@ from data_catalog.readiness import (
 from data_catalog.snapshot import Snapshot, image_digests
 from data_catalog.views import View
 from flows.config.models import Config
+from flows.console import told
 from flows.plan.views import ViewSpec, view_digest
-from flows.run.console import told
 from flows.stages.base import Stage, ingest_name
 from flows.wording import counted
 from personsearch_core.sampling import largest_shares

@@ -12,13 +12,13 @@ from flows.config.loading import load_config
 from flows.config.models import Config
 from flows.config.trained_on import TRAINED_ON, trained_on
 from flows.errors import ConfigError
-from flows.plan.states import Selection, make_plan, select
+from flows.plan.states import make_plan, select
 from flows.stages.building import build_stages
 from storage.opening import open_store
 from storage.store import Artifact
 
 if TYPE_CHECKING:
-    from personsearch_core.models.search import PersonSearchNet
+    from personsearch_core.search.network import PersonSearchNet
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class FinishedModel:
         """Detector and branch as one network, on the device."""
         from flows.config.devices import torch_device
         from flows.stages.detector import TRAINED_BRANCH
-        from personsearch_core.models.search import PersonSearchNet
         from personsearch_core.models.weights import load_branch, load_detector
+        from personsearch_core.search.network import PersonSearchNet
 
         net = PersonSearchNet(
             load_detector(self.detector.path),
@@ -96,9 +96,9 @@ def finished_model(
     if config.foreign is not None:
         raise ConfigError(
             f"{config_path}: its branch reads features that another program computed (features.use), so "
-            "there is no model that could describe new images"
+            "this config has no model that can embed new images"
         )
-    stages, _ = select(build_stages(config), Selection(until=config.branch_stage))
+    stages, _ = select(build_stages(config), until=config.branch_stage)
     opened = open_store(config.store)
     plan = {planned.stage.name: planned for planned in make_plan(stages, opened)}
     stage_of = {"detector": "detector", "reid": config.branch_stage}

@@ -34,7 +34,7 @@ class Growth:
             return f"{self.view}: sizes are not recorded"
         then = f"{self.view} had {self.images:,} images with {self.boxes:,} boxes"
         if self.images_now is None or self.boxes_now is None:
-            return f"{then}; how many today is known after the ingest"
+            return f"{then}; today's counts are known after the ingest"
         if (self.images, self.boxes) == (self.images_now, self.boxes_now):
             return f"{then}, as today"
         more = f"{self.images_now - self.images:+,} images, {self.boxes_now - self.boxes:+,} boxes"

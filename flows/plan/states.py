@@ -16,7 +16,7 @@ from flows.errors import ConfigError, StageError
 from flows.plan.changes import changed_fields
 from flows.plan.pinned import PinnedModel
 from flows.plan.views import view_digest
-from flows.run.provenance import chosen_threads, source_digest
+from flows.provenance import chosen_threads, source_digest
 from flows.stages.base import Stage, ingest_name
 from flows.wording import counted
 from storage.manifest import Identity, Manifest
@@ -82,30 +82,27 @@ class _OnThisMachine(Mapping[str, Artifact]):
         return len(self._artifacts)
 
 
-@dataclass(frozen=True)
-class Selection:
-    """What the user asks for besides the config: stages to rebuild, and where to end."""
-
-    force: frozenset[str] = frozenset()
-    start_from: str | None = None
-    until: str | None = None
-
-
-def select(stages: Sequence[Stage], selection: Selection) -> tuple[list[Stage], frozenset[str]]:
+def select(
+    stages: Sequence[Stage],
+    *,
+    until: str | None = None,
+    start_from: str | None = None,
+    force: Iterable[str] = (),
+) -> tuple[list[Stage], frozenset[str]]:
     """The stages that are asked for, and the names of those to be rebuilt even if they are cached.
 
     A kind stands for all its stages: `ingest` for `ingest:prw`. Raises ConfigError for any other name.
     """
     chosen = list(stages)
-    if selection.until is not None:
-        ends = _named(stages, selection.until)
+    if until is not None:
+        ends = _named(stages, until)
         chosen = [stage for stage in stages if stage.name in _with_inputs(stages, ends)]
-    again = {name for wanted in selection.force for name in _named(stages, wanted)}
-    if selection.start_from is not None:
-        first = _named(stages, selection.start_from)
+    again = {name for wanted in force for name in _named(stages, wanted)}
+    if start_from is not None:
+        first = _named(stages, start_from)
         if not first & {stage.name for stage in chosen}:
             raise ConfigError(
-                f"--from {selection.start_from} starts after --until {selection.until} ends: give an earlier "
+                f"--from {start_from} starts after --until {until} ends: give an earlier "
                 "stage to --from, or a later one to --until"
             )
         again |= _with_followers(stages, first)

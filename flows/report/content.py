@@ -157,7 +157,7 @@ class Origin:
     evaluated: str
     """When the newest evaluation was built."""
     pinned: Sequence[tuple[str, str]] = ()
-    """Parts of the model that were taken as they are: since when, trained on what, and its growth since."""
+    """Pinned parts of the model: since when, trained on what, and its growth since."""
     promotion: str = ""
     """Whether a tag goes to this model, and why; empty if the config promotes none."""
 

@@ -10,7 +10,7 @@ import numpy as np
 from flows.report.content import Facts, Figure
 from flows.report.plots import group_plot, line_plot
 from personsearch_core.evaluation.detection_curves import (
-    Judgement,
+    JudgedDetections,
     at_threshold,
     detection_curve,
     recall_by_size,
@@ -21,7 +21,9 @@ MOST_FALSE = 10.0
 _POINTS = 300
 
 
-def describe_detection(judged: Judgement, headline: Mapping[str, Any], score_threshold: float) -> Facts:
+def describe_detection(
+    judged: JudgedDetections, headline: Mapping[str, Any], score_threshold: float
+) -> Facts:
     """Facts at the threshold of the evaluation, and curves over all thresholds."""
     found = at_threshold(judged, score_threshold)
     facts = [
@@ -34,7 +36,7 @@ def describe_detection(judged: Judgement, headline: Mapping[str, Any], score_thr
     return Facts(facts, [*_curves(judged), *_sizes(judged, score_threshold)])
 
 
-def _curves(judged: Judgement) -> list[Figure]:
+def _curves(judged: JudgedDetections) -> list[Figure]:
     curve = detection_curve(judged)
     if not len(curve.threshold):
         return []
@@ -59,7 +61,7 @@ def _curves(judged: Judgement) -> list[Figure]:
     ]
 
 
-def _sizes(judged: Judgement, score_threshold: float) -> list[Figure]:
+def _sizes(judged: JudgedDetections, score_threshold: float) -> list[Figure]:
     groups = recall_by_size(judged, score_threshold)
     if not groups:
         return []
@@ -67,7 +69,7 @@ def _sizes(judged: Judgement, score_threshold: float) -> list[Figure]:
     plot = group_plot(labels, [group.recall for group in groups], "height of the person, pixels", "recall, %")
     number = sum(group.n_people for group in groups)
     caption = (
-        f"The {number:,} people of the test set in {len(groups)} groups of about the same number, by height; "
+        f"The {number:,} people of the test set in {len(groups)} groups of about the same size, by height; "
         f"detections with a score of at least {score_threshold:g}."
     )
     return [Figure("People found, by size", plot, caption)]

@@ -12,7 +12,7 @@ from flows.report.content import ReportContent, TestContent
 from flows.report.detection_content import describe_detection
 from flows.report.feature_content import describe_features
 from flows.report.origin import Lineage, describe_origin, trace
-from flows.report.results import Results, result_figures, shown_setting, varied_boxes, warnings
+from flows.report.results import EvaluationFiles, result_figures, shown_setting, varied_boxes, warnings
 from flows.report.scenes import draw_test_scenes
 from flows.report.strips import draw_strips
 from flows.report.test_pixels import TestPixels
@@ -88,7 +88,7 @@ def _promotion(context: ReportContext, store: Store) -> str:
 
 def _test(context: ReportContext, suffix: str) -> TestContent:
     section, inputs = context.recipe, context.inputs
-    results, test = Results.of(inputs.evaluation[suffix]), inputs.test[suffix]
+    results, test = EvaluationFiles.of(inputs.evaluation[suffix]), inputs.test[suffix]
     pixels = TestPixels(view=test.view, root=test.root, gallery=inputs.gallery[suffix].path)
     return TestContent(
         name=f"{test.spec.dataset}, {test.spec.split}",

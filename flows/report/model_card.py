@@ -8,7 +8,7 @@ from pathlib import Path
 from flows.config.pins import Section
 from flows.plan.finished import FinishedModel
 from flows.report.origin import departures
-from flows.report.results import Results
+from flows.report.results import EvaluationFiles
 from personsearch_core.checksums import write_checksums
 from personsearch_core.export import MODEL_CARD, present_files, save_model
 from storage import durable
@@ -38,7 +38,7 @@ def write_model(finished: FinishedModel, folder: Path) -> None:
 def model_card(finished: FinishedModel) -> str:
     """The card, in Markdown."""
     made = {"detector": finished.detector.manifest, "re-ID branch": finished.reid.manifest}
-    results = {name: Results.of(artifact) for name, artifact in finished.evaluations().items()}
+    results = {name: EvaluationFiles.of(artifact) for name, artifact in finished.evaluations().items()}
     parts = [
         f"# Model card\n\n{_what(finished)}",
         f"## Training data\n\n{_lines(_training_data(finished))}",
@@ -58,8 +58,8 @@ def _what(finished: FinishedModel) -> str:
         roi.variant, f"shares its layers C1 to C{roi.variant[1:]}"
     )
     return (
-        "Finds people in images, and describes each by numbers "
-        f"({config.reid_section.branch.embedding_dim} of them) by which a person is found again. The "
+        "Finds people in images, and computes an embedding of "
+        f"{config.reid_section.branch.embedding_dim} numbers for each, by which a person is found again. The "
         f"detector is a RetinaNet ({model.backbone}) on inputs of {model.image_width}x{model.image_height} "
         f"pixels; the re-ID branch ({roi.variant}) {shares}. Method: Loesch et al., ICIP 2019."
     )
@@ -83,7 +83,7 @@ def _recipe(made: Mapping[str, Manifest]) -> Iterator[str]:
             yield f"{name}: `{field}: {value}`"
 
 
-def _figures(results: Mapping[str, Results]) -> str:
+def _figures(results: Mapping[str, EvaluationFiles]) -> str:
     if not results:
         return "Not evaluated: `personsearch run CONFIG` evaluates the model if the config says on what."
     rows = [f"| test | setting | {' | '.join(_COLUMNS)} |", "|---" * (2 + len(_COLUMNS)) + "|"]
@@ -109,7 +109,7 @@ def _figure(value: float, interval: Sequence[float] | None) -> str:
     return shown if interval is None else f"{shown} ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
 
 
-def _limits(finished: FinishedModel, results: Mapping[str, Results]) -> Iterator[str]:
+def _limits(finished: FinishedModel, results: Mapping[str, EvaluationFiles]) -> Iterator[str]:
     config = finished.config
     views = (*config.training_views("detector"), *config.training_views("reid"))
     trained = {view.dataset for view in views}

@@ -16,7 +16,7 @@ from flows.errors import StageError
 from flows.plan.catalog import StoreSnapshots
 from flows.plan.views import ViewSpec
 from flows.report.content import Strip
-from flows.report.results import Results
+from flows.report.results import EvaluationFiles
 from flows.report.strips import draw_queries
 from flows.report.test_pixels import TestPixels
 from storage.store import Artifact, Store
@@ -37,14 +37,14 @@ class MovedOfTest:
 def draw_moved(test: TestDifference, before: History, after: History, store: Store) -> MovedOfTest:
     """The queries of a test that moved most. Images are read from where the datasets lie today."""
     if not test.moved:
-        return MovedOfTest(test.dataset, [], "No query that both sides have has another average precision.")
+        return MovedOfTest(test.dataset, [], "Every query that both sides have kept its average precision.")
     try:
         strips = [
             _strips(history, evaluation, test.moved, store)
             for history, evaluation in ((before, test.before), (after, test.after))
         ]
     except StageError as error:
-        return MovedOfTest(test.dataset, [], f"There are no pictures: {error}")
+        return MovedOfTest(test.dataset, [], f"Pictures cannot be drawn: {error}")
     old, new = strips
     drawn = [each for each in test.moved if each.query_id in old.keys() & new.keys()]
     pictures = [(query, old[query.query_id], new[query.query_id]) for query in drawn]
@@ -60,7 +60,7 @@ def _strips(
     view = ViewSpec(dataset, split or "test", "test").of(local[0])
     pixels = TestPixels(view=view, root=root, gallery=local[1])
     path = store.here(evaluation).path
-    results = Results(path, evaluation.manifest.identity.recipe["score_threshold"])
+    results = EvaluationFiles(path, evaluation.manifest.identity.recipe["score_threshold"])
     wanted = pa.array([query.query_id for query in moved], pa.string())
     rows = results.per_query.filter(
         pc.is_in(results.per_query["query_id"].cast(pa.string()), value_set=wanted)

@@ -29,7 +29,7 @@ _GALLERY_SETTING = re.compile(r"gallery (\d+|full)(?P<truth>, ground-truth boxes
 
 
 @dataclass(frozen=True)
-class Results:
+class EvaluationFiles:
     """The files of one evaluation artifact."""
 
     path: Path
@@ -39,7 +39,7 @@ class Results:
     seed: int = 0
 
     @classmethod
-    def of(cls, evaluation: Artifact) -> Results:
+    def of(cls, evaluation: Artifact) -> EvaluationFiles:
         recipe = evaluation.manifest.identity.recipe
         return cls(evaluation.path, recipe["score_threshold"], recipe["bootstrap_samples"], recipe["seed"])
 
@@ -100,7 +100,7 @@ class Results:
         return json.loads((self.path / METRICS).read_bytes())
 
 
-def warnings(results: Results) -> list[str]:
+def warnings(results: EvaluationFiles) -> list[str]:
     """Sentences on the limits of the numbers."""
     headline = results.headline
     queries, images = headline["queries"], headline["images"]
@@ -132,7 +132,7 @@ def warnings(results: Results) -> list[str]:
     return found
 
 
-def varied_boxes(results: Results) -> str:
+def varied_boxes(results: EvaluationFiles) -> str:
     """What the settings of a number of boxes per image say beside the headline; empty without them."""
     headline = results.headline
     if "best_boxes_per_image" not in headline:
@@ -143,7 +143,7 @@ def varied_boxes(results: Results) -> str:
         "Papers on PRW quote the number of boxes per image that ranks best. Here that is "
         f"{headline['best_boxes_per_image']:g}, with an mAP of {100 * best:.1f} %, {beside} the headline's "
         f"{100 * own:.1f} %. It is chosen on the test set itself, so it flatters; the headline does not: its "
-        f"minimum score of {results.score_threshold:g} stands in the config."
+        f"minimum score of {results.score_threshold:g} is set in the config."
     )
 
 
@@ -152,7 +152,7 @@ def shown_setting(name: str) -> str:
     return name.replace(" boxes an image", " boxes per image")
 
 
-def result_figures(results: Results) -> list[Figure]:
+def result_figures(results: EvaluationFiles) -> list[Figure]:
     """CMC, precision-recall, the distribution of AP, and mAP over the varied settings."""
     figures = [
         Figure(
@@ -191,7 +191,7 @@ def result_figures(results: Results) -> list[Figure]:
     return [*figures, *_gallery_size_figure(results), *_boxes_figure(results)]
 
 
-def _gallery_size_figure(results: Results) -> list[Figure]:
+def _gallery_size_figure(results: EvaluationFiles) -> list[Figure]:
     points: dict[str, list[tuple[float, float]]] = {}
     for setting in results.settings:
         match = _GALLERY_SETTING.fullmatch(setting["name"])
@@ -207,7 +207,7 @@ def _gallery_size_figure(results: Results) -> list[Figure]:
     return [Figure("mAP by gallery size", plot, "A larger gallery makes the search harder.")]
 
 
-def _boxes_figure(results: Results) -> list[Figure]:
+def _boxes_figure(results: EvaluationFiles) -> list[Figure]:
     points: dict[str, list[tuple[float, float]]] = {}
     for setting in results.settings:
         for name, label in (

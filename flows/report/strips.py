@@ -15,7 +15,7 @@ from data_catalog.row_tables import corners
 from data_catalog.snapshot import Snapshot
 from flows.report.content import Corners, Strip, Tile
 from flows.report.pictures import Crops, crop_people
-from flows.report.results import Results
+from flows.report.results import EvaluationFiles
 from flows.report.scenes import spread
 from flows.report.test_pixels import TestPixels, are_found, best_overlaps, rows_of
 from personsearch_core.drawing import as_data_uri
@@ -24,10 +24,10 @@ from personsearch_core.evaluation.matching import match_threshold
 SHOWN_MISSES = 3
 """Tiles of each kind of people that are not among the matches."""
 _TOUCHES = 0.2
-"""Least IoU with a person of a detection that is not background, though it fails the protocols' rule."""
+"""Minimum IoU with a person of a detection that is not background, though it fails the protocols' rule."""
 
 
-def draw_strips(test: TestPixels, results: Results, count: int, ranks: int) -> list[Strip]:
+def draw_strips(test: TestPixels, results: EvaluationFiles, count: int, ranks: int) -> list[Strip]:
     """The `count` hardest queries by AP, then as many spread over the rest, each with its best matches.
 
     Empty if nothing was detected.
@@ -38,7 +38,7 @@ def draw_strips(test: TestPixels, results: Results, count: int, ranks: int) -> l
 
 
 def draw_queries(
-    test: TestPixels, results: Results, scored: Sequence[Mapping[str, Any]], ranks: int
+    test: TestPixels, results: EvaluationFiles, scored: Sequence[Mapping[str, Any]], ranks: int
 ) -> list[Strip]:
     """A strip for each of these rows of `per_query`.
 
@@ -105,13 +105,13 @@ def _truths(
 
 def _outcome(
     test: TestPixels,
-    results: Results,
+    results: EvaluationFiles,
     truths: Sequence[dict[str, Any]] | None,
     ranked: Sequence[dict[str, Any]],
 ) -> _Outcome:
     if truths is None:
         return _Outcome()
-    least = results.settings[0]["score_threshold"]
+    minimum = results.settings[0]["score_threshold"]
     missed: list[dict[str, Any]] = []
     lower: list[dict[str, Any]] = []
     for truth in truths:
@@ -121,7 +121,7 @@ def _outcome(
         if right and are_found(box, np.array(right, np.float32))[0]:
             continue
         rows = rows_of(test.detections, truth["image_id"])
-        rows = rows[test.judged.scores[rows] >= (-np.inf if least is None else least)]
+        rows = rows[test.judged.scores[rows] >= (-np.inf if minimum is None else minimum)]
         is_detected = are_found(box, corners(test.detections.take(rows)))[0]
         (lower if is_detected else missed).append(truth)
     return _Outcome(missed, lower)

@@ -17,7 +17,7 @@ from data_catalog.views import View
 from flows.report.content import Corners
 from flows.stages.detected_blocks import DETECTION
 from flows.stages.detections import ROWS
-from personsearch_core.evaluation.detection_curves import Judgement, judge_detections
+from personsearch_core.evaluation.detection_curves import JudgedDetections, judge_detections
 from personsearch_core.evaluation.matching import iou, match_threshold
 from personsearch_core.evaluation.records import Detections, GroundTruth
 from personsearch_core.identities import UNLABELLED
@@ -58,7 +58,7 @@ class TestPixels:
         return self.view.boxes.filter(pc.invert(self.view.boxes["ignore"]))
 
     @cached_property
-    def judged(self) -> Judgement:
+    def judged(self) -> JudgedDetections:
         """Rows are those of `detections` and of the view's boxes."""
         boxes, found = self.view.boxes, self.detections
         image_ids = self.view.images["image_id"].combine_chunks()
@@ -66,9 +66,9 @@ class TestPixels:
         truth = GroundTruth(
             _numbers(boxes, image_ids), corners(boxes), people, boxes["ignore"].to_numpy(zero_copy_only=False)
         )
-        described = np.zeros((len(found), 0), np.float32)
+        no_embeddings = np.zeros((len(found), 0), np.float32)
         detections = Detections(
-            _numbers(found, image_ids), corners(found), found["score"].to_numpy(), described
+            _numbers(found, image_ids), corners(found), found["score"].to_numpy(), no_embeddings
         )
         return judge_detections(detections, truth, len(image_ids))
 

@@ -53,14 +53,14 @@ class Lease:
 
 
 @dataclass(frozen=True)
-class Place:
+class ApiFiles:
     """The files of one API in a home folder; `name` tells APIs of different settings apart."""
 
     folder: Path
     name: str
 
     @classmethod
-    def of(cls, home: Path, name: str) -> Place:
+    def of(cls, home: Path, name: str) -> ApiFiles:
         return cls(home.absolute() / FOLDER, name)
 
     @property
@@ -128,7 +128,7 @@ class Place:
         for file in durable.abandoned(self.folder):
             file.unlink(missing_ok=True)
         for lock in self.folder.glob("*.lock"):
-            other = Place(self.folder, lock.stem)
+            other = ApiFiles(self.folder, lock.stem)
             if other.name == self.name or is_held(lock) is not None or other.is_in_use():
                 continue
             for file in self.folder.glob(f"{other.name}.*"):
@@ -177,7 +177,7 @@ def start_ahead() -> subprocess.Popen[bytes] | None:
 
 
 @contextmanager
-def embedded_api(place: Place, ahead: subprocess.Popen[bytes] | None = None) -> Iterator[Api]:
+def embedded_api(place: ApiFiles, ahead: subprocess.Popen[bytes] | None = None) -> Iterator[Api]:
     """The API of a home folder, which is started where none runs, and kept while the block lasts.
 
     `ahead` is of `start_ahead`; it is ended if it serves another place.
@@ -207,7 +207,7 @@ def idle_seconds() -> float:
     return 60 * minutes
 
 
-def _if_at(place: Place, ahead: subprocess.Popen[bytes]) -> subprocess.Popen[bytes] | None:
+def _if_at(place: ApiFiles, ahead: subprocess.Popen[bytes]) -> subprocess.Popen[bytes] | None:
     """The process that was started ahead if it serves the place; it says nothing where it failed."""
     assert ahead.stdout is not None
     with ahead.stdout as said:
@@ -219,7 +219,7 @@ def _if_at(place: Place, ahead: subprocess.Popen[bytes]) -> subprocess.Popen[byt
     return None
 
 
-def _running_url(place: Place, idle: float, ahead: subprocess.Popen[bytes] | None) -> str:
+def _running_url(place: ApiFiles, idle: float, ahead: subprocess.Popen[bytes] | None) -> str:
     """Wait for the API's address; start a process unless one serves or is starting."""
     started = ahead
     deadline = time.monotonic() + _START_SECONDS
@@ -249,7 +249,7 @@ def _running_url(place: Place, idle: float, ahead: subprocess.Popen[bytes] | Non
     )
 
 
-def _start(place: Place, idle: float) -> subprocess.Popen[bytes]:
+def _start(place: ApiFiles, idle: float) -> subprocess.Popen[bytes]:
     with place.log.open("wb") as said:
         return _popen([str(idle), str(place.folder), place.name], stderr=said)
 
@@ -280,7 +280,7 @@ def _require_answer(url: str, process: int) -> None:
         ) from error
 
 
-def _wait_for_end(place: Place) -> None:
+def _wait_for_end(place: ApiFiles) -> None:
     deadline = time.monotonic() + _END_SECONDS
     while is_held(place.lock) is not None and not place.is_in_use() and time.monotonic() < deadline:
         time.sleep(_LOOK_SECONDS)

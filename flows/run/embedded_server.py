@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.run.embedded_api import Place
+from flows.run.embedded_api import ApiFiles
 from flows.run.prefect_api import LOOPBACK, configured_url, mark_as_crashed, own_place
 from flows.run.prefect_defaults import be_quiet, fewer_collections
 from storage.locks import exclusive, exclusive_now, is_held
@@ -30,7 +30,7 @@ _SHUTDOWN_SECONDS = 5
 _NOT_STARTED = 3
 
 
-def serve(place: Place, idle_seconds: float) -> int:
+def serve(place: ApiFiles, idle_seconds: float) -> int:
     """Serve until idle and return the exit status; at once where another process serves already."""
     with exclusive_now(place.lock) as alone:
         if not alone:
@@ -41,7 +41,7 @@ def serve(place: Place, idle_seconds: float) -> int:
             place.address.unlink(missing_ok=True)
 
 
-def _serve(place: Place, idle_seconds: float) -> int:
+def _serve(place: ApiFiles, idle_seconds: float) -> int:
     be_quiet()
     with fewer_collections():
         import uvicorn
@@ -63,7 +63,7 @@ def _serve(place: Place, idle_seconds: float) -> int:
     return 0
 
 
-async def _run(server: Server, listening: socket.socket, place: Place, idle_seconds: float) -> None:
+async def _run(server: Server, listening: socket.socket, place: ApiFiles, idle_seconds: float) -> None:
     # One at a time: a fresh database is migrated by the first API that finds it.
     with exclusive(place.migration, what="the database of the Prefect API"):
         serving = asyncio.create_task(server.serve(sockets=[listening]))
@@ -78,7 +78,7 @@ async def _run(server: Server, listening: socket.socket, place: Place, idle_seco
     await serving
 
 
-async def _until_idle(place: Place, url: str, idle_seconds: float) -> None:
+async def _until_idle(place: ApiFiles, url: str, idle_seconds: float) -> None:
     """Show the address; return when no run has used the API for so long, or when its folder is gone."""
     place.write_address(url)
     used = time.monotonic()
@@ -111,4 +111,4 @@ def _serve_own(idle_seconds: float) -> int:
 
 if __name__ == "__main__":
     seconds, place = float(sys.argv[1]), sys.argv[2:]
-    sys.exit(serve(Place(Path(place[0]), place[1]), seconds) if place else _serve_own(seconds))
+    sys.exit(serve(ApiFiles(Path(place[0]), place[1]), seconds) if place else _serve_own(seconds))

@@ -11,9 +11,9 @@ from typing import Any
 from flows.config.devices import gpu_names, torch_device
 from flows.config.rendezvous import rendezvous_address
 from flows.config.sections import Processors
+from flows.console import told
 from flows.errors import ConfigError, Interrupted
-from flows.run.console import told
-from flows.run.provenance import code
+from flows.provenance import code
 from storage.devices import holding_devices
 
 

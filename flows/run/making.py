@@ -15,9 +15,9 @@ from flows.config.sections import Processors
 from flows.config.trained_on import VIEWS, view_record
 from flows.plan.states import Planned
 from flows.plan.views import SnapshotView, ViewSpec
+from flows.provenance import chosen_threads, made_by
 from flows.run.child import Reporter
 from flows.run.processes import Progress, Started, start_process
-from flows.run.provenance import chosen_threads, made_by
 from flows.stages.base import Stage, load_maker
 from storage.devices import holding_devices
 from storage.errors import StorageError

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Iterator, Mapping
 
 from flows.config.models import Config
+from flows.console import told
 from flows.run.comparing import compare
-from flows.run.console import told
 from flows.run.promotion import EVALUATION, evaluations, promote
 from flows.run.records import RunRecord, read_records
 from storage.store import Artifact, Store

@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 from flows.config.notify import Target, is_url, notify_target, words_of
 from flows.config.raw import read_raw
 from flows.config.request import RunRequest
+from flows.console import told
 from flows.errors import failure_or_bug
-from flows.run.console import told
 from flows.run.records import RunRecord
 
 LIMIT_SECONDS = 10.0

@@ -13,6 +13,7 @@ from data_catalog.errors import CatalogError
 from flows.config.loading import load_config
 from flows.config.models import Config
 from flows.config.request import RunRequest
+from flows.console import told
 from flows.errors import ConfigError, Failure, StageError, StageFailed, failure_or_bug
 from flows.plan.readiness import check_ready
 from flows.plan.states import (
@@ -22,8 +23,8 @@ from flows.plan.states import (
     require_synchronised_norms,
     select,
 )
-from flows.run.console import told
 from flows.stages import ingest
+from flows.stages.base import Stage
 from flows.stages.building import build_stages
 from flows.stages.report import PAGE
 from storage.errors import StorageError
@@ -94,15 +95,25 @@ def plan_stages(request: RunRequest) -> tuple[Config, Store, list[Planned]]:
     for name in sorted(unused):
         told.warning("datasets.%s: no stage uses this dataset", name)
     store = open_store(config.store, verify_first=request.verify)
-    stages, again = select(
-        build_stages(config, partial(ingest.stage, rehash=request.verify)), request.selection
-    )
+    stages, again = requested_stages(config, request, rehash=request.verify)
     try:
         return config, store, make_plan(stages, store, again)
     except CatalogError:  # a split or a protocol that is not there: all that is missing is said, by its files
         datasets = make_plan([stage for stage in stages if stage.kind == "ingest"], store, again)
         check_ready(config, stages, artifacts_of(datasets), store, decode=False)
         raise
+
+
+def requested_stages(
+    config: Config, request: RunRequest, *, rehash: bool
+) -> tuple[list[Stage], frozenset[str]]:
+    """The config's stages that a request asks for, and the names of those to rebuild; see `select`."""
+    return select(
+        build_stages(config, partial(ingest.stage, rehash=rehash)),
+        until=request.until,
+        start_from=request.start_from,
+        force=request.force,
+    )
 
 
 def artifacts_of(plan: Iterable[Planned]) -> dict[str, Artifact]:

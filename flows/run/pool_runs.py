@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from flows.config.request import RunRequest
+from flows.console import told
 from flows.errors import ConfigError, Failure
-from flows.run.console import told
 from flows.run.prefect_api import configured_url, require_answer
 from flows.run.prefect_defaults import be_quiet, fewer_collections
 from storage.digests import digest_json
@@ -120,7 +120,10 @@ class PoolRuns:
         if self._waiting:
             others = len(self._waiting) - len(self._mine)
             told.info(
-                "submitted to the work pool %s: %d runs; %d go on already", self.pool, len(self._mine), others
+                "submitted to the work pool %s: %d runs; %d are running already",
+                self.pool,
+                len(self._mine),
+                others,
             )
 
     def ended(self) -> Iterator[tuple[str, Failure | None]]:

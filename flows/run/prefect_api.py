@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from flows.run import embedded_api
-from flows.run.embedded_api import Api, Place
+from flows.run.embedded_api import Api, ApiFiles
 from flows.run.prefect_defaults import be_quiet, fewer_collections
 from storage.digests import digest_json
 
@@ -57,7 +57,7 @@ def _server_in_use(url: str, home: Path) -> Iterator[Api]:
     Unlike an embedded API, a server does not see whether a run's process lives. So each run marks the killed
     ones of this host and home folder before it begins.
     """
-    place = Place.of(home, f"server-{digest_json(url)[:12]}")
+    place = ApiFiles.of(home, f"server-{digest_json(url)[:12]}")
     place.folder.mkdir(parents=True, exist_ok=True)
     for killed in place.killed_runs():
         mark_as_crashed(killed, url)
@@ -111,7 +111,7 @@ def _embedded(ahead: subprocess.Popen[bytes] | None) -> Iterator[Api]:
         runs.removeFilter(_is_no_link)
 
 
-def own_place() -> Place:
+def own_place() -> ApiFiles:
     """By Prefect's settings: runs share an API where those of the server, version and installation agree."""
     import prefect
     from prefect.settings import get_current_settings
@@ -119,7 +119,7 @@ def own_place() -> Place:
     settings = get_current_settings()
     server = settings.server.to_environment_variables(exclude_unset=True)
     meant = {"server": server, "prefect": prefect.__version__, "python": sys.executable}
-    return Place.of(settings.home, digest_json(meant)[:12])
+    return ApiFiles.of(settings.home, digest_json(meant)[:12])
 
 
 def _is_no_link(record: logging.LogRecord) -> bool:

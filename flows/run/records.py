@@ -208,7 +208,7 @@ def _failure(error: str | None, failure: dict[str, Any] | str | None) -> Failure
 
 
 def is_running(record: RunRecord) -> bool:
-    """Whether the run goes on.
+    """Whether the run is active.
 
     The process of one of another host cannot be seen from here: it is gone when it has not touched its record
     for GONE_SECONDS.

@@ -8,9 +8,9 @@ from contextlib import ExitStack
 
 from flows.config.models import Config
 from flows.config.request import RunRequest
+from flows.console import busy, told
 from flows.errors import Failure
 from flows.plan.states import Planned, require_space, require_synchronised_norms
-from flows.run.console import busy, told
 from flows.run.nights import conclude
 from flows.run.notices import announced
 from flows.run.planning import Outcome, artifacts_of, check_datasets, outcome_of, plan_stages

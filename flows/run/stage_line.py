@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from flows.run.console import live, told
+from flows.console import live, told
 from flows.wording import about, duration
 from storage.store import Artifact
 

@@ -8,21 +8,20 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 
 from flows.config.loading import load_config, store_of
 from flows.config.models import Config
 from flows.config.raw import of_results
 from flows.config.request import RunRequest
+from flows.config.sections import Kind
+from flows.console import told
 from flows.errors import ConfigError, failure_or_bug
 from flows.plan.readiness import check_ready
-from flows.plan.states import Planned, resolve, select
-from flows.run.console import told
+from flows.plan.states import Planned, resolve
 from flows.run.making import Begun, begin_in_process
+from flows.run.planning import requested_stages
 from flows.run.records import RunRecord, heartbeat, new_record_path
-from flows.stages import ingest
-from flows.stages.base import Kind, Stage
-from flows.stages.building import build_stages
+from flows.stages.base import Stage
 from storage.opening import open_store
 from storage.store import Artifact, Store
 from storage.tags import stays
@@ -54,7 +53,7 @@ class Walk:
         """
         config = load_config(request.config, request.overrides, store=request.store)
         rehash = request.verify and planned is None
-        stages, again = select(build_stages(config, partial(ingest.stage, rehash=rehash)), request.selection)
+        stages, again = requested_stages(config, request, rehash=rehash)
         store = planned or open_store(config.store, verify_first=request.verify)
         return cls(config, store, stages, again, record, request.only)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 GRAPH, ABOUT, GRAPH_CHECKSUMS = "approximate.usearch", "approximate.json", "approximate.sha256"
 VERIFIED = ".approximate.verified"
-"""Size, time and inode of the graph when it was last held to its digest."""
+"""Size, time and inode of the graph when it was last checked against its digest."""
 TOP = 10
 _QUERIES = 200
 _NEIGHBOURS = 16
@@ -119,7 +119,7 @@ class Approximate:
 
 
 def _require_graph(index: Index) -> None:
-    """Hold the graph to its digest unless size, time and inode are those of the last time.
+    """Check the graph against its digest unless size, time and inode are those of the last check.
 
     A search in a damaged graph can end the process. Raises ConfigError.
     """

@@ -25,7 +25,7 @@ from flows.search.layout import (
     SOURCES,
     SOURCES_SCHEMA,
     Description,
-    Place,
+    IndexedPlace,
     Settings,
     is_index,
     read_description,
@@ -33,8 +33,8 @@ from flows.search.layout import (
 from flows.search.merging import merge
 from flows.search.model import GivenModel, given_model, partial_model, save_once
 from flows.search.segments import BUILDING, Part, Segments, still_to_read
-from flows.search.sources import Source, located, merged_places, place_of, scan
-from flows.search.whole import require_whole
+from flows.search.sources import SceneFile, located, merged_places, place_of, scan
+from flows.search.verification import require_whole
 from storage.digests import digest_json
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Where:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class IndexUpdate:
     """What an update did, in files, images (a video has many), people and seconds; and what there is now."""
 
     added: int
@@ -92,10 +92,10 @@ def build_index(
     where: Where | None = None,
     keep_model: bool = True,
     progress: Progress = NO_PROGRESS,
-) -> Outcome:
+) -> IndexUpdate:
     """Build an index, or bring it up to date: new and changed files are searched, missing ones drop out.
 
-    After a kill the same call goes on, and ends with the same index.
+    After a kill, the same call continues and ends with the same index.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ class _Search:
     model: GivenModel
 
     def write_parts(
-        self, folder: Path, sources: Sequence[Source], segments: Segments, progress: Progress
+        self, folder: Path, sources: Sequence[SceneFile], segments: Segments, progress: Progress
     ) -> tuple[Tally, float]:
         """Search the files that no finished part has, writing parts as they come; and the seconds it took."""
         from flows.search.collecting import Tally  # loads torch
@@ -170,7 +170,7 @@ class _Search:
         return done, seconds
 
     def _parts(
-        self, folder: Path, sources: Sequence[Source], first_frames: Mapping[tuple[int, str], int]
+        self, folder: Path, sources: Sequence[SceneFile], first_frames: Mapping[tuple[int, str], int]
     ) -> Iterator[tuple[Tally, Part | None]]:
         where = self.where
         if where.dask is None and where.workers is None:
@@ -191,7 +191,7 @@ class _Search:
             workers=where.workers,
         )
 
-    def _expected_images(self, sources: Sequence[Source]) -> int:
+    def _expected_images(self, sources: Sequence[SceneFile]) -> int:
         from flows.search.video import expected_frames
 
         return sum(
@@ -215,7 +215,7 @@ def read_part(folder: Path, description: Description) -> Part:
 def put_in_place(
     folder: Path,
     description: Description,
-    places: Sequence[Place],
+    places: Sequence[IndexedPlace],
     parts: Sequence[Part],
     changes: Changes,
 ) -> Description:
@@ -236,7 +236,7 @@ def put_in_place(
     return described
 
 
-def _content(description: Description, places: Sequence[Place], sources: pa.Table) -> str:
+def _content(description: Description, places: Sequence[IndexedPlace], sources: pa.Table) -> str:
     columns = ("place", "image", "sha256", "frames")
     settings = description.settings.model_dump()
     listed = [sources[name].to_pylist() for name in columns]
@@ -275,15 +275,15 @@ def _require_place(folder: Path) -> None:
             raise ConfigError(f"{folder} holds {strangers[0]} and no index: name a new or empty folder")
 
 
-def _numbers(places: Sequence[Place], chosen: Sequence[Place]) -> list[int]:
+def _numbers(places: Sequence[IndexedPlace], chosen: Sequence[IndexedPlace]) -> list[int]:
     paths = {place.path for place in chosen}
     return [number for number, place in enumerate(places) if place.path in paths]
 
 
 def _outcome(
     changes: Changes, tally: Tally, faults: Sequence[str], seconds: float, described: Description
-) -> Outcome:
-    return Outcome(
+) -> IndexUpdate:
+    return IndexUpdate(
         added=changes.added,
         changed=len(changes.todo) - changes.added,
         unchanged=len(changes.kept),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flows.search.sources import Source
+from flows.search.sources import SceneFile
 from storage.digests import digest_file
 
 Key = tuple[int, str]
@@ -22,7 +22,7 @@ class Changes:
     dropped: files of the index that are not there any more. barred: files that were removed for good.
     """
 
-    todo: list[Source] = field(default_factory=list)
+    todo: list[SceneFile] = field(default_factory=list)
     kept: dict[Key, tuple[int, int]] = field(default_factory=dict)
     added: int = 0
     dropped: int = 0
@@ -35,7 +35,7 @@ class Changes:
 
 
 def compare(
-    files: Sequence[Source], old: pa.Table, scanned: Collection[int], removed: Collection[str]
+    files: Sequence[SceneFile], old: pa.Table, scanned: Collection[int], removed: Collection[str]
 ) -> Changes:
     """Compare files with the sources of the index; a file of which only the date has changed stays.
 
@@ -75,7 +75,7 @@ def path_digest(path: object) -> str:
     return hashlib.sha256(f"path:{path}".encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _is_same(source: Source, row: Mapping[str, object]) -> bool:
+def _is_same(source: SceneFile, row: Mapping[str, object]) -> bool:
     if source.stat == (row["bytes"], row["mtime_ns"]):
         return True
     return source.bytes == row["bytes"] and digest_file(source.path) == row["sha256"]

@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 
 from flows.errors import ConfigError
+from flows.search.camera_and_time import camera_of
 from flows.search.finding import Found, find_people
 from flows.search.layout import PEOPLE_SCHEMA, SOURCES_SCHEMA, Settings
-from flows.search.origin import camera_of
 from flows.search.segments import Part
-from flows.search.sources import Source
+from flows.search.sources import SceneFile
 
 if TYPE_CHECKING:
-    from personsearch_core.models.search import PersonSearchNet
+    from personsearch_core.search.network import PersonSearchNet
 
 _CORNERS = ("x1", "y1", "x2", "y2")
 _PART_IMAGES = 8192
@@ -45,7 +45,7 @@ class Tally:
 
 def found_parts(
     net: PersonSearchNet,
-    sources: Sequence[Source],
+    sources: Sequence[SceneFile],
     settings: Settings,
     batch: int,
     first_frames: Mapping[tuple[int, str], int],

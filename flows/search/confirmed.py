@@ -31,7 +31,7 @@ _Scene = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedShots:
     """What was written, and one message per shot that could not be."""
 
     people: int
@@ -46,12 +46,12 @@ class _Content:
     annotations: list[dict[str, Any]] = field(default_factory=list)
 
 
-def export_confirmed(index: Index, judgements: Judgements, folder: Path) -> Exported:
+def export_confirmed(index: Index, judgements: Judgements, folder: Path) -> ExportedShots:
     """Write all confirmed shots as COCO: `images/`, and `annotations/train.json` with `person_id`.
 
-    Images are copied, frames of videos written as PNG. Everybody else whom the index found in these scenes is
-    there with an unknown identity, so that a detector does not learn to overlook them. A folder that was
-    exported before is replaced, whole or not at all.
+    Images are copied, frames of videos written as PNG. All other people whom the index found in these scenes
+    are included with unknown identities, so that a detector does not learn to overlook them. An earlier
+    export in the folder is replaced, whole or not at all.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def export_confirmed(index: Index, judgements: Judgements, folder: Path) -> Expo
         body = {"categories": [PERSON], "images": content.images, "annotations": content.annotations}
         text = json.dumps(body, ensure_ascii=False, indent=1)
         (partial / ANNOTATIONS / f"{SPLIT}.json").write_text(text, encoding="utf-8")
-    return Exported(len(set(shots)), len(shots), len(content.images), tuple(left_out))
+    return ExportedShots(len(set(shots)), len(shots), len(content.images), tuple(left_out))
 
 
 def _confirmed(index: Index, judgements: Judgements) -> tuple[dict[int, str], list[str]]:

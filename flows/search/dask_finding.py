@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 from flows.search.collecting import Tally, found_parts
 from flows.search.layout import Settings
 from flows.search.segments import Part
-from flows.search.sources import Source
+from flows.search.sources import SceneFile
 from flows.stages.dask_clients import dask_client
 
 if TYPE_CHECKING:
-    from personsearch_core.models.search import PersonSearchNet
+    from personsearch_core.search.network import PersonSearchNet
 
 _IMAGES_A_TASK = 64
 
 
 def find_on_dask(
     model: Path,
-    sources: Sequence[Source],
+    sources: Sequence[SceneFile],
     settings: Settings,
     batch: int,
     first_frames: Mapping[tuple[int, str], int],
@@ -50,7 +50,7 @@ def find_on_dask(
             raise ConnectionError(f"Dask workers were lost: {error}") from error
 
 
-def _tasks(sources: Sequence[Source]) -> Iterator[list[Source]]:
+def _tasks(sources: Sequence[SceneFile]) -> Iterator[list[SceneFile]]:
     images = [source for source in sources if source.kind == "image"]
     for start in range(0, len(images), _IMAGES_A_TASK):
         yield images[start : start + _IMAGES_A_TASK]
@@ -59,7 +59,7 @@ def _tasks(sources: Sequence[Source]) -> Iterator[list[Source]]:
 
 def _find(
     model: Path,
-    sources: Sequence[Source],
+    sources: Sequence[SceneFile],
     settings: Settings,
     batch: int,
     first_frames: Mapping[tuple[int, str], int],

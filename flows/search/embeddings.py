@@ -100,7 +100,7 @@ def _read(folder: Path, blocks: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
             for start in range(0, len(block), _READ_ROWS):
                 part = buffer[: min(_READ_ROWS, len(block) - start)]
                 if file.readinto(part) != part.nbytes:  # type: ignore[arg-type]
-                    raise ConfigError(f"{_chunk(folder, number)} is cut short: build the index again")
+                    raise ConfigError(f"{_chunk(folder, number)} is cut short: rebuild the index")
                 yield part
 
 
@@ -115,9 +115,9 @@ def map_embeddings(folder: Path, content: str) -> list[np.ndarray]:
         size = metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
         codecs = [codec["name"] for codec in metadata["codecs"]]
         if metadata["data_type"] != "float16" or codecs != ["bytes"]:
-            raise ConfigError(f"{folder} is not an uncompressed float16 array: build the index again")
+            raise ConfigError(f"{folder} is not an uncompressed float16 array: rebuild the index")
         if metadata["attributes"]["content"] != content:
-            raise ConfigError(f"{folder} does not belong to the people beside it: build the index again")
+            raise ConfigError(f"{folder} does not belong to the people beside it: rebuild the index")
         blocks = []
         for number, start in enumerate(range(0, rows, size)):
             require_regular(_chunk(folder, number))
@@ -127,7 +127,7 @@ def map_embeddings(folder: Path, content: str) -> list[np.ndarray]:
     except (OSError, LookupError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(f"{folder} is damaged: {error}; build the index again") from error
+        raise ConfigError(f"{folder} is damaged: {error}; rebuild the index") from error
     return blocks
 
 

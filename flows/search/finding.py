@@ -10,9 +10,9 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
+from flows.search.camera_and_time import time_in_name, time_taken
 from flows.search.layout import Settings
-from flows.search.origin import time_in_name, time_taken
-from flows.search.sources import Source
+from flows.search.sources import SceneFile
 from flows.search.video import BadVideo, Frame, sampled_frames
 from personsearch_core.data.decoding import read_image
 from personsearch_core.data.prefetch import decode_threads, in_thread, prefetch
@@ -21,7 +21,7 @@ from storage.digests import digest_file
 
 if TYPE_CHECKING:
     from personsearch_core.data.network_input import PlacedImage
-    from personsearch_core.models.search import People, PersonSearchNet
+    from personsearch_core.search.network import People, PersonSearchNet
 
 _FRAMES_AHEAD = 4
 """Decoded frames of a video that wait to be resized."""
@@ -31,7 +31,7 @@ _FRAMES_AHEAD = 4
 class Read:
     """One step through the files: an image or a frame, or the end of a file (`ends`), or both."""
 
-    source: Source
+    source: SceneFile
     ends: bool
     sha256: str = ""
     time: datetime | None = None
@@ -54,7 +54,7 @@ Job = Callable[[], Read]
 
 def find_people(
     net: PersonSearchNet,
-    sources: Sequence[Source],
+    sources: Sequence[SceneFile],
     settings: Settings,
     batch: int,
     first_frames: Mapping[tuple[int, str], int] | None = None,
@@ -86,7 +86,7 @@ def _searched(net: PersonSearchNet, steps: Sequence[Read], settings: Settings) -
 
 def _jobs(
     net: PersonSearchNet,
-    sources: Sequence[Source],
+    sources: Sequence[SceneFile],
     settings: Settings,
     first_frames: Mapping[tuple[int, str], int],
 ) -> Iterator[Job]:
@@ -97,7 +97,7 @@ def _jobs(
             yield from _video_jobs(net, source, settings, first_frames.get(source.key, 0))
 
 
-def _read_image(net: PersonSearchNet, source: Source) -> Read:
+def _read_image(net: PersonSearchNet, source: SceneFile) -> Read:
     try:
         encoded = source.path.read_bytes()
         placed = net.place(read_image(encoded))
@@ -110,7 +110,7 @@ def _read_image(net: PersonSearchNet, source: Source) -> Read:
     return Read(source, ends=True, sha256=hashlib.sha256(encoded).hexdigest(), time=time, placed=placed)
 
 
-def _video_jobs(net: PersonSearchNet, source: Source, settings: Settings, first: int) -> Iterator[Job]:
+def _video_jobs(net: PersonSearchNet, source: SceneFile, settings: Settings, first: int) -> Iterator[Job]:
     """Jobs for the frames and one for the end; decoding itself happens here, frame after frame."""
     time, seen, sha256 = time_in_name(source.image), first > 0, ""
     fault: str | None
@@ -129,7 +129,7 @@ def _video_jobs(net: PersonSearchNet, source: Source, settings: Settings, first:
 
 
 def _place_frame(
-    net: PersonSearchNet, source: Source, frame: Frame, sha256: str, time: datetime | None
+    net: PersonSearchNet, source: SceneFile, frame: Frame, sha256: str, time: datetime | None
 ) -> Read:
     return Read(
         source,

@@ -21,14 +21,14 @@ from flows.search.layout import (
     EMBEDDINGS,
     MODEL,
     Description,
-    Place,
+    IndexedPlace,
     no_index,
     read_description,
     read_people,
     read_sources,
 )
 from flows.search.sources import located
-from flows.search.whole import require_read
+from flows.search.verification import require_read
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from flows.search.query import Shot
     from flows.search.results import Results
     from personsearch_core.data.decoding import ImageSource
-    from personsearch_core.models.search import PersonSearchNet
+    from personsearch_core.search.network import PersonSearchNet
     from personsearch_core.search.people import FoundPeople
 
 
@@ -50,9 +50,9 @@ def box_of(person: Mapping[str, Any]) -> tuple[float, float, float, float]:
 def open_index(path: str | Path, device: str = "auto", *, roots: Mapping[str, Path] | None = None) -> Index:
     """Open an index that `build_index` or `personsearch index` made.
 
-    Only the table of people is read now, and held to its digest: embeddings are read by the first search, and
-    trusted by their size (`personsearch index --verify` reads every byte); the model is loaded when a picture
-    is first searched for people.
+    Only the table of people is read now, and checked against its digest. Embeddings are read by the first
+    search, and trusted by their size (`personsearch index --verify` reads every byte); the model is loaded
+    when a picture is first searched for people.
 
     Parameters
     ----------
@@ -94,7 +94,9 @@ class Index:
     ) -> None:
         self.folder = folder
         self.description = description
-        self.places: tuple[Place, ...] = tuple(located(place, folder, roots) for place in description.places)
+        self.places: tuple[IndexedPlace, ...] = tuple(
+            located(place, folder, roots) for place in description.places
+        )
         self._device = device
         if net is not None:
             self.net = net
@@ -244,7 +246,7 @@ class Index:
 
     def path_of(self, person: Mapping[str, Any]) -> Path:
         """The file in which someone was seen, of whom `row` says this."""
-        place: Place = self.places[person["place"]]
+        place: IndexedPlace = self.places[person["place"]]
         return place.root / str(person["image"])
 
     def row(self, row: int) -> dict[str, Any]:
@@ -281,7 +283,7 @@ class Index:
         if sum(map(len, blocks)) != len(self) or any(
             block.shape[1] != self.description.dimensions for block in blocks
         ):
-            raise ConfigError(f"{self.folder / EMBEDDINGS} does not fit the people: build the index again")
+            raise ConfigError(f"{self.folder / EMBEDDINGS} does not fit the people: rebuild the index")
         return loaded
 
     @cached_property

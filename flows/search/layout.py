@@ -74,7 +74,7 @@ SOURCES_SCHEMA = pa.schema(
 )
 
 
-class Finding(TypedDict):
+class DetectionRule(TypedDict):
     """Which detections count as people."""
 
     score_threshold: float
@@ -95,16 +95,16 @@ class Settings(BaseModel):
     per_second: PositiveFloat | None = None
     """Frames per second of a video; unless `every` is given, 1."""
 
-    def finding(self) -> Finding:
+    def finding(self) -> DetectionRule:
         """The settings as arguments of `PersonSearchNet.search`."""
-        return Finding(
+        return DetectionRule(
             score_threshold=self.score_threshold,
             nms_threshold=self.nms_threshold,
             max_per_image=self.max_per_image,
         )
 
 
-class Place(BaseModel):
+class IndexedPlace(BaseModel):
     """Something that was indexed: a folder, a list of files, or one file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -131,7 +131,7 @@ class Description(BaseModel):
     """Digest of the model's weights and recipes."""
     dimensions: PositiveInt
     settings: Settings
-    places: tuple[Place, ...] = ()
+    places: tuple[IndexedPlace, ...] = ()
     sources: NonNegativeInt = 0
     people: NonNegativeInt = 0
     content: str = ""
@@ -169,14 +169,14 @@ def read_description(folder: Path) -> Description:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise no_index(folder) from error
     except ValueError as error:
-        raise ConfigError(f"{file} is damaged: {error}; build the index again") from error
+        raise ConfigError(f"{file} is damaged: {error}; rebuild the index") from error
     found = body.get("format") if isinstance(body, dict) else None
     if found != FORMAT:
         raise ConfigError(f"{file} has format {found}; this version reads format {FORMAT}")
     try:
         return Description.model_validate(body)
     except ValidationError as error:
-        raise ConfigError(f"{file} is damaged: {first_problem(error)}; build the index again") from error
+        raise ConfigError(f"{file} is damaged: {first_problem(error)}; rebuild the index") from error
 
 
 _ALWAYS_GIVEN = ("source", "place", "image", "x1", "y1", "x2", "y2", "score")
@@ -188,7 +188,7 @@ def read_people(folder: Path, description: Description) -> pa.Table:
     table = _read(file, PEOPLE_SCHEMA, ["image", "camera"])
     content = (table.schema.metadata or {}).get(b"content", b"").decode(errors="replace")
     if content != description.content:
-        raise ConfigError(f"{file} does not belong to the index: build the index again")
+        raise ConfigError(f"{file} does not belong to the index: rebuild the index")
     unknown = [name for name in _ALWAYS_GIVEN if table[name].null_count]
     strange = [name for name in ("x1", "y1", "x2", "y2") if not pc.all(pc.is_finite(table[name])).as_py()]
     if len(table) and (unknown or strange):
@@ -208,7 +208,7 @@ def read_sources(folder: Path, description: Description) -> pa.Table:
     if len(table) != description.sources:
         raise ConfigError(
             f"{folder / SOURCES} does not belong to the index: it has {len(table)} files, not "
-            f"{description.sources}; build the index again"
+            f"{description.sources}; rebuild the index"
         )
     return table
 
@@ -221,7 +221,7 @@ def _read(file: Path, schema: pa.Schema, encoded: list[str] | None = None) -> pa
         table.validate(full=True)
     except (OSError, ValueError, pa.ArrowException) as error:
         said = " ".join(str(error).split())
-        raise ConfigError(f"{file} is damaged: {said}; build the index again") from error
+        raise ConfigError(f"{file} is damaged: {said}; rebuild the index") from error
     if not table.schema.equals(schema):
-        raise ConfigError(f"{file} does not have the columns of an index: build the index again")
+        raise ConfigError(f"{file} does not have the columns of an index: rebuild the index")
     return table

@@ -20,7 +20,7 @@ from storage import durable
 from storage.digests import digest_json, digest_parts, digest_safetensors
 
 if TYPE_CHECKING:
-    from personsearch_core.models.search import PersonSearchNet
+    from personsearch_core.search.network import PersonSearchNet
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from flows.errors import ConfigError
 from flows.search.building import put_in_place, read_part
 from flows.search.changes import Changes, path_digest
 from flows.search.committing import alone
-from flows.search.layout import Place, read_description
+from flows.search.layout import IndexedPlace, read_description
 from flows.search.sources import located
 from storage.digests import digest_file
 
@@ -75,7 +75,7 @@ def remove_images(
     return len(chosen), description.people - put.people
 
 
-def _rows_of(image: Path, sources: Sequence[Mapping[str, Any]], places: Sequence[Place]) -> list[int]:
+def _rows_of(image: Path, sources: Sequence[Mapping[str, Any]], places: Sequence[IndexedPlace]) -> list[int]:
     """The sources that a path names, and all with the content of one of them or of the file."""
     path = image.absolute()
     contents = {row["sha256"] for row in sources if _path(row, places) == path}
@@ -84,6 +84,6 @@ def _rows_of(image: Path, sources: Sequence[Mapping[str, Any]], places: Sequence
     return [number for number, row in enumerate(sources) if row["sha256"] in contents]
 
 
-def _path(row: Mapping[str, Any], places: Sequence[Place]) -> Path:
-    place: Place = places[row["place"]]
+def _path(row: Mapping[str, Any], places: Sequence[IndexedPlace]) -> Path:
+    place: IndexedPlace = places[row["place"]]
     return place.root / str(row["image"])

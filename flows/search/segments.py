@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flows.search.layout import PEOPLE_SCHEMA, SOURCES_SCHEMA
-from flows.search.sources import Source
+from flows.search.sources import SceneFile
 from storage import durable
 
 BUILDING = ".building"
@@ -73,8 +73,8 @@ class Segments:
 
 
 def still_to_read(
-    sources: Sequence[Source], parts: Sequence[Part]
-) -> tuple[list[Source], Mapping[tuple[int, str], int]]:
+    sources: Sequence[SceneFile], parts: Sequence[Part]
+) -> tuple[list[SceneFile], Mapping[tuple[int, str], int]]:
     """The files that no part has whole, and by key the frame at which a video goes on."""
     wanted = {source.key: source.stat for source in sources}
     done: set[tuple[int, str]] = set()

@@ -11,7 +11,7 @@ from typing import Literal
 from data_catalog.files import is_image, path_fault, read_text, walk
 from data_catalog.suggestions import near_file
 from flows.errors import ConfigError, missing
-from flows.search.layout import Place
+from flows.search.layout import IndexedPlace
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv"}
@@ -21,7 +21,7 @@ LIST_SUFFIXES = frozenset({".txt", ".lst", ".list"})
 
 
 @dataclass(frozen=True)
-class Source:
+class SceneFile:
     """One file: `image` is its path in its place, `bytes` and `mtime_ns` tell whether it has changed."""
 
     place: int
@@ -45,7 +45,7 @@ def is_video(path: str | Path) -> bool:
     return Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
-def place_of(scenes: Path, index: Path) -> Place:
+def place_of(scenes: Path, index: Path) -> IndexedPlace:
     """The place that a SCENES argument names. Raises ConfigError if it is nothing that can be indexed."""
     path = scenes.absolute()
     kind: Literal["folder", "list", "file"]
@@ -59,31 +59,31 @@ def place_of(scenes: Path, index: Path) -> Place:
         if not path.exists():
             raise ConfigError(f"{missing(scenes)}{near_file(scenes)}")
         raise ConfigError(f"{scenes} is not an image, a video, a list (.txt) or a folder")
-    return Place(kind=kind, path=str(path), from_index=os.path.relpath(path, index.absolute()))
+    return IndexedPlace(kind=kind, path=str(path), from_index=os.path.relpath(path, index.absolute()))
 
 
-def located(place: Place, index: Path, roots: Mapping[str, Path]) -> Place:
+def located(place: IndexedPlace, index: Path, roots: Mapping[str, Path]) -> IndexedPlace:
     """A place where it is now: as `roots` says by its old path, beside the index, or where it was."""
     if place.path in roots:
         path = roots[place.path].absolute()
     else:
         beside = Path(os.path.normpath(index.absolute() / place.from_index))
         path = beside if beside.exists() else Path(place.path)
-    return Place(kind=place.kind, path=str(path), from_index=os.path.relpath(path, index.absolute()))
+    return IndexedPlace(kind=place.kind, path=str(path), from_index=os.path.relpath(path, index.absolute()))
 
 
-def merged_places(known: Sequence[Place], given: Sequence[Place]) -> tuple[Place, ...]:
+def merged_places(known: Sequence[IndexedPlace], given: Sequence[IndexedPlace]) -> tuple[IndexedPlace, ...]:
     """All places, each once: those that are known first, in their order."""
     return tuple({place.path: place for place in (*known, *given)}.values())
 
 
-def scan(places: Sequence[Place], wanted: Iterable[int]) -> tuple[list[Source], list[str]]:
+def scan(places: Sequence[IndexedPlace], wanted: Iterable[int]) -> tuple[list[SceneFile], list[str]]:
     """The files of the wanted places in the order of an index, and faults of those that are not there.
 
     A file that two places hold belongs to the first. Raises ConfigError for a place without images and
     videos, such as an empty mount point.
     """
-    found: list[Source] = []
+    found: list[SceneFile] = []
     faults: list[str] = []
     seen: set[str] = set()
     for number in sorted(wanted):
@@ -104,12 +104,12 @@ def scan(places: Sequence[Place], wanted: Iterable[int]) -> tuple[list[Source], 
                 faults.append(f"{str(path)!r}: the name is not UTF-8")
                 continue
             kind: Literal["image", "video"] = "video" if is_video(image) else "image"
-            found.append(Source(number, image, path, kind, stat.st_size, stat.st_mtime_ns))
+            found.append(SceneFile(number, image, path, kind, stat.st_size, stat.st_mtime_ns))
     found.sort(key=lambda source: source.key)
     return found, faults
 
 
-def _names(place: Place) -> list[str]:
+def _names(place: IndexedPlace) -> list[str]:
     """Paths of images and videos, relative to the place's root; a list may also have absolute ones."""
     if place.kind == "file":
         return [Path(place.path).name]

@@ -168,7 +168,7 @@ def _body_problem(headers: Headers) -> tuple[int, str] | None:
     """Status and message if a request has a body that is too large, or that does not say its length."""
     length = headers.get("content-length", "0")
     if "transfer-encoding" in headers:
-        return 411, "say the length of the body (Content-Length)"
+        return 411, "send the length of the body (Content-Length)"
     if not length.isdecimal() or int(length) > _MOST_BODY_BYTES:
         return 413, f"the body is larger than {_MOST_BODY_BYTES // 1024} KiB"
     return None

@@ -10,7 +10,7 @@ from flows.search.judgements import PersonName
 from flows.serving.limits import Limits
 
 Box = tuple[float, float, float, float]
-Row = Annotated[int, Field(ge=0, le=2**31 - 1, description="A person of the index.")]
+Row = Annotated[int, Field(ge=0, le=2**31 - 1, description="Row of a person in the index.")]
 _TIME = "2024-05-01T12:00 or, in videos, seconds or H:MM:SS."
 _NUMBER = r"-?\d{1,7}(?:\.\d{1,6})?"
 
@@ -36,7 +36,7 @@ class About(_Body):
 
 
 class Shown(_Body):
-    """A person of the index. box: x1, y1, x2, y2 in pixels of the image. time_code: seconds, in a video."""
+    """A person in the index. box: x1, y1, x2, y2 in pixels of the image. time_code: seconds, in a video."""
 
     row: int
     image: str
@@ -48,7 +48,7 @@ class Shown(_Body):
     track: int | None
 
 
-class Match(Shown):
+class ShownMatch(Shown):
     """similarity: what the model says. verdict: what a person said, which does not change it."""
 
     rank: int
@@ -64,8 +64,8 @@ class Example(_Body):
     people: int
 
 
-class Scene(_Body):
-    """One image or frame of the index with everybody in it."""
+class SceneAnswer(_Body):
+    """One image or frame of the index with all people in it."""
 
     image: str
     width: int
@@ -108,11 +108,11 @@ class SearchAnswer(_Body):
 
     version: str
     query: Query
-    matches: list[Match]
+    matches: list[ShownMatch]
     hidden: int
 
 
-class Judgement(_Body):
+class JudgementRequest(_Body):
     """Confirm or reject people of the index for a named person, or take a verdict back."""
 
     name: PersonName
@@ -139,19 +139,23 @@ class SearchRequest(BaseModel):
     picture: Annotated[
         str | None, Field(max_length=64, description="The token of a picture that was sent.")
     ] = None
-    person: Annotated[int | None, Field(ge=1, le=10_000, description="Which of the picture's people.")] = None
+    person: Annotated[
+        int | None, Field(ge=1, le=10_000, description="Number of the person in the picture, from 1.")
+    ] = None
     box: Annotated[
         str | None,
         Field(pattern=rf"^{_NUMBER}(,{_NUMBER}){{3}}$", description="x1,y1,x2,y2 in pixels of the picture."),
     ] = None
     whole_image: Annotated[bool, Field(description="The picture is a crop of the person.")] = False
     name: Annotated[
-        PersonName | None, Field(description="Take in what was confirmed and rejected for this person.")
+        PersonName | None, Field(description="Use what was confirmed and rejected for this person.")
     ] = None
     camera: Annotated[list[str], Field(max_length=100, description="Only these cameras.")] = []
     after: Annotated[str | None, Field(max_length=40, description=f"At or after this time: {_TIME}")] = None
     before: Annotated[str | None, Field(max_length=40, description=f"Before this time: {_TIME}")] = None
     top: Annotated[int, Field(ge=1, le=Limits.most_matches)] = 24
     own_image: Annotated[bool, Field(description="Whether the query's own image may match.")] = False
-    every_frame: Annotated[bool, Field(description="In videos, each frame of a track.")] = False
+    every_frame: Annotated[
+        bool, Field(description="In videos, every frame of a track instead of the best.")
+    ] = False
     version: Annotated[str | None, Field(description="Refuse if the index has changed since.")] = None

@@ -14,16 +14,18 @@ from fastapi.responses import FileResponse, HTMLResponse, Response
 from flows.search.judgements import PersonName
 from flows.serving import answers
 from flows.serving.access import PICTURES, Access, Gate
-from flows.serving.drawing import Drawn
+from flows.serving.drawing import DrawnJpeg
 from flows.serving.page import SCRIPT, search_page
 from flows.serving.refusals import add_handlers, problems
 from flows.serving.searching import Served, needs_model
 from flows.serving.uploads import Receiver, Upload
 from flows.serving.work import Work
 
-_Row = Annotated[int, Path(ge=0, le=2**31 - 1, description="A person of the index.")]
+_Row = Annotated[int, Path(ge=0, le=2**31 - 1, description="Row of a person in the index.")]
 _Token = Annotated[str, Path(max_length=64, description="The token of a picture that was sent.")]
-_Number = Annotated[int | None, Query(ge=1, le=10_000, description="Which of the picture's people.")]
+_Number = Annotated[
+    int | None, Query(ge=1, le=10_000, description="Number of the person in the picture, from 1.")
+]
 _Name = Annotated[PersonName, Query(description="The name of a person.")]
 _JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}, "description": "A JPEG."}}
 _BODY = {
@@ -88,8 +90,8 @@ def _add_index(app: FastAPI, served: Served, work: Work) -> None:
         return await work.searching(served.examples)
 
     @app.get("/api/scenes/{row}", tags=["index"], responses=unknown_row)
-    async def scene(row: _Row) -> answers.Scene:
-        """The scene in which a person was seen, with everybody in it."""
+    async def scene(row: _Row) -> answers.SceneAnswer:
+        """The scene in which a person was seen, with all people in it."""
         return await work.drawing(partial(served.scene, row))
 
     @app.get(
@@ -101,7 +103,7 @@ def _add_index(app: FastAPI, served: Served, work: Work) -> None:
 
     @app.get("/api/people/{row}/crop", tags=["index"], responses=_JPEG | unknown_row, response_class=Response)
     async def crop(row: _Row) -> Response:
-        """A person of the index."""
+        """A person in the index."""
         return _jpeg(await work.drawing(partial(served.drawn, "crop", row)))
 
 
@@ -148,7 +150,7 @@ def _add_searches(app: FastAPI, served: Served, work: Work) -> None:
         return await work.searching(partial(served.judged, name))
 
     @app.post("/api/judgements", tags=["judgements"], responses=problems(400, 404, 409, 411, 413, 422))
-    async def judge(judgement: answers.Judgement) -> answers.JudgedPerson:
+    async def judge(judgement: answers.JudgementRequest) -> answers.JudgedPerson:
         """Confirm or reject matches, or take that back; on the disk when this is answered."""
         return await work.searching(partial(served.judge, judgement))
 
@@ -165,6 +167,6 @@ def _described(upload: Upload) -> answers.Picture:
     )
 
 
-def _jpeg(drawn: Drawn) -> Response:
+def _jpeg(drawn: DrawnJpeg) -> Response:
     """A browser may keep it for a while: the page's addresses of pictures say the version of the index."""
     return Response(drawn.jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=600"})

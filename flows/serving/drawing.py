@@ -23,7 +23,7 @@ _QUALITY = 82
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnJpeg:
     """A JPEG, and the size of the picture before it was shrunk, which boxes refer to."""
 
     jpeg: bytes
@@ -35,23 +35,23 @@ class Drawn:
         return len(self.jpeg)
 
 
-def as_jpeg(picture: Image.Image, most: tuple[int, int] = SCENE_SIZE) -> Drawn:
+def as_jpeg(picture: Image.Image, most: tuple[int, int] = SCENE_SIZE) -> DrawnJpeg:
     """A picture as JPEG, shrunk to at most (width, height); nothing of the file it came from is in it."""
     buffer = io.BytesIO()
     fitted(picture, most).save(buffer, "JPEG", quality=_QUALITY)
-    return Drawn(buffer.getvalue(), picture.width, picture.height)
+    return DrawnJpeg(buffer.getvalue(), picture.width, picture.height)
 
 
-def draw_scene(index: Index, row: int) -> Drawn:
+def draw_scene(index: Index, row: int) -> DrawnJpeg:
     """The scene in which a person was seen. Raises ConfigError or PersonSearchError if it cannot be read."""
     return as_jpeg(scene_of(index, row))
 
 
-def draw_crop(index: Index, row: int) -> Drawn:
+def draw_crop(index: Index, row: int) -> DrawnJpeg:
     """A person's crop. Raises what `draw_scene` raises."""
     return as_jpeg(cropped(scene_of(index, row), index.box(row)), CROP_SIZE)
 
 
-def crop_of_picture(people: FoundPeople, box: Sequence[float]) -> Drawn:
+def crop_of_picture(people: FoundPeople, box: Sequence[float]) -> DrawnJpeg:
     """A part of a client's picture."""
     return as_jpeg(cropped(people.picture(), box), CROP_SIZE)

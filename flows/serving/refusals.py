@@ -16,7 +16,7 @@ from personsearch_core.errors import PersonSearchError
 RETRY_SECONDS = 2
 
 
-class Problem(BaseModel):
+class Refusal(BaseModel):
     """Why a request was refused, in words for people."""
 
     error: str
@@ -33,7 +33,7 @@ class Refused(Exception):
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The refusals of a route, for OpenAPI."""
-    return {status: {"model": Problem} for status in statuses}
+    return {status: {"model": Refusal} for status in statuses}
 
 
 def add_handlers(app: FastAPI) -> None:

@@ -20,18 +20,18 @@ from flows.serving.answers import (
     About,
     Example,
     JudgedPerson,
-    Judgement,
-    Match,
+    JudgementRequest,
     Query,
-    Scene,
+    SceneAnswer,
     SearchAnswer,
     SearchRequest,
     Shown,
+    ShownMatch,
 )
-from flows.serving.drawing import Drawn, crop_of_picture, draw_crop, draw_scene
+from flows.serving.drawing import DrawnJpeg, crop_of_picture, draw_crop, draw_scene
 from flows.serving.limits import Limits
 from flows.serving.refusals import Refused
-from flows.serving.uploads import Kept, Upload, found_in
+from flows.serving.uploads import RecentValues, Upload, found_in
 from personsearch_core.search.people import Person
 
 EXAMPLES = 8
@@ -51,8 +51,8 @@ class Served:
     ) -> None:
         self.judgements = judgements
         self.limits = limits or Limits()
-        self._uploads: Kept[Upload] = Kept(self.limits.kept_bytes)
-        self._drawn: Kept[Drawn] = Kept(self.limits.drawn_bytes)
+        self._uploads: RecentValues[Upload] = RecentValues(self.limits.kept_bytes)
+        self._drawn: RecentValues[DrawnJpeg] = RecentValues(self.limits.drawn_bytes)
         self._folder, self._device, self._roots = folder, device, roots
         self._opening = threading.Lock()
         self._stamp, self._index = self._opened()
@@ -96,13 +96,13 @@ class Served:
             for row in rows
         ]
 
-    def scene(self, row: int) -> Scene:
+    def scene(self, row: int) -> SceneAnswer:
         """Raises Refused (404) if the index has no such row, or its file cannot be read any more."""
         index = self.index
         drawn = self.drawn("scene", row)
         told = shown(index, row)
         people = [shown(index, each) for each in same_picture(index, row)]
-        return Scene(
+        return SceneAnswer(
             image=told.image,
             width=drawn.width,
             height=drawn.height,
@@ -111,7 +111,7 @@ class Served:
             people=people,
         )
 
-    def drawn(self, what: str, row: int) -> Drawn:
+    def drawn(self, what: str, row: int) -> DrawnJpeg:
         """A row's "crop" or "scene" as JPEG. Raises what `scene` raises."""
         index = self.index
         require_row(index, row)
@@ -138,7 +138,7 @@ class Served:
             raise Refused(404, "this picture is not in memory any more: choose it again")
         return found
 
-    def sent(self, token: str, person: int | None) -> Drawn:
+    def sent(self, token: str, person: int | None) -> DrawnJpeg:
         """A picture that was sent, or the crop of one of its people. Raises Refused (404) without them."""
         upload = self.upload(token)
         if person is None:
@@ -155,7 +155,7 @@ class Served:
             missing=found.missing,
         )
 
-    def judge(self, judgement: Judgement) -> JudgedPerson:
+    def judge(self, judgement: JudgementRequest) -> JudgedPerson:
         """Raises Refused if the index has no such rows (404), or was updated since (409)."""
         index = self.index
         require_version(index, judgement.version)
@@ -190,7 +190,7 @@ class Served:
             shots=results.query["shots"],
         )
         matches = [
-            Match(
+            ShownMatch(
                 **shown(index, match.person_row).model_dump(),
                 rank=match.rank,
                 similarity=match.similarity,
@@ -251,7 +251,7 @@ def require_row(index: Index, row: int) -> None:
 
 
 def same_picture(index: Index, row: int) -> list[int]:
-    """Everybody in the image or frame of a row, by row."""
+    """All people in the image or frame of a row, by row."""
     source = index.table["source"].to_numpy()
     first, last = np.searchsorted(source, [source[row], source[row] + 1])
     frame = index.table["frame"].slice(first, last - first).fill_null(-1).to_numpy()

@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from starlette.requests import ClientDisconnect
 from torch import Tensor
 
-from flows.serving.drawing import Drawn, as_jpeg
+from flows.serving.drawing import DrawnJpeg, as_jpeg
 from flows.serving.limits import MEBIBYTE, Limits
 from flows.serving.refusals import Refused
 from personsearch_core.data.decoding import read_image
@@ -44,7 +44,7 @@ class Upload:
     model: str
     sha256: str
     people: FoundPeople
-    drawn: Drawn
+    drawn: DrawnJpeg
 
     @property
     def bytes(self) -> int:
@@ -59,7 +59,7 @@ class _Sized(Protocol):
 Value = TypeVar("Value", bound=_Sized)
 
 
-class Kept(Generic[Value]):
+class RecentValues(Generic[Value]):
     """Values by key up to a number of bytes in all; those that were not used for longest go first."""
 
     def __init__(self, most_bytes: int) -> None:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, get_origin
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, get_origin
 
 from pydantic import BaseModel, ConfigDict, InstanceOf
 
@@ -21,17 +21,12 @@ from flows.config.pins import Pin
 from flows.config.sections import EvaluationSection, Processors, TrainingEntry, ViewRef
 from flows.errors import Interrupted
 from flows.plan.views import SnapshotView, ViewSpec
-from flows.run.child import Reporter
 from storage.store import Artifact, Store
 from storage.trust import Digested
 
 if TYPE_CHECKING:
     from data_catalog.views import Use
-
-Kind = Literal[
-    "ingest", "detector", "features", "reid", "detections", "gallery", "evaluation", "report", "speed"
-]
-"""In the order in which they are built; stages of one kind do the same for different datasets."""
+    from flows.run.child import Reporter
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Detections on their way: blocks of images of a test view, each whole on the disk or made again."""
+"""Detections on their way: blocks of images of a test view, each complete on the disk or computed again."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _MOSTLY = 0.5
 class TestImages:
     """The images of a test view: their scenes, query boxes and contents (see `earlier.contents`).
 
-    forgotten: ids of the boxes that show forgotten people, of whom nothing is described.
+    forgotten: ids of the boxes that show forgotten people, for whom nothing is computed.
     """
 
     __test__ = False  # its name is the field's; pytest must not collect it
@@ -61,7 +61,7 @@ class TestImages:
         return len(self.scenes)
 
     def extra(self, number: int) -> np.ndarray:
-        """(n, 4) the boxes of an image that are described beside its detections: queries, then truth."""
+        """(n, 4) the boxes of an image that are pooled along with its detections: queries, then truth."""
         return np.concatenate([self.queries[number], self.scenes[number].boxes[~self._forgotten(number)]])
 
     def truth_ids(self, number: int) -> list[str]:
@@ -104,7 +104,7 @@ def images_of(test: SnapshotView) -> TestImages:
 
 
 @dataclass(frozen=True)
-class Block:
+class ImageBlock:
     """Some images of a view by their numbers, and the files of their detections in `folder`.
 
     Named by its images, so that a stage that resumes with others to detect takes over the blocks that fit.
@@ -131,7 +131,7 @@ class Block:
         return all(file.exists() for file in (self.mark, self.rows, self.pooled))
 
     def write(self, wanted: TestImages, found: Iterator[SceneDetections]) -> None:
-        """Rows and features of the images; the mark last, so that a block is whole or is made again."""
+        """Rows and features of the images; the mark last, so that a block is complete or computed again."""
         columns: dict[str, list[Any]] = {name: [] for name in ROWS_SCHEMA.names}
         features = []
         for number, result in zip(self.images, found, strict=True):
@@ -155,10 +155,10 @@ class Block:
         self.mark.touch()
 
 
-def blocks_of(wanted: TestImages, numbers: Sequence[int], folder: Path) -> list[Block]:
+def blocks_of(wanted: TestImages, numbers: Sequence[int], folder: Path) -> list[ImageBlock]:
     """The images of these numbers, in blocks of their own."""
     parts = [numbers[start : start + BLOCK_IMAGES] for start in range(0, len(numbers), BLOCK_IMAGES)]
-    return [Block(folder, part, _name(wanted, part)) for part in parts]
+    return [ImageBlock(folder, part, _name(wanted, part)) for part in parts]
 
 
 def _name(wanted: TestImages, numbers: Sequence[int]) -> str:

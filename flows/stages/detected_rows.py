@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog.row_tables import COORDINATES, corners
-from flows.stages.detected_blocks import DETECTION, QUERY, ROWS_SCHEMA, TRUTH, Block, TestImages
+from flows.stages.detected_blocks import DETECTION, QUERY, ROWS_SCHEMA, TRUTH, ImageBlock, TestImages
 from flows.stages.earlier import Earlier
 
 _AT_ONCE = 256
@@ -86,7 +86,7 @@ class Joined:
     computed: np.ndarray
 
 
-def join(wanted: TestImages, blocks: Sequence[Block], earlier: Earlier | None) -> Joined:
+def join(wanted: TestImages, blocks: Sequence[ImageBlock], earlier: Earlier | None) -> Joined:
     """The rows of blocks and of an earlier artifact, image by image."""
     tables = [ROWS_SCHEMA.empty_table(), *(pq.read_table(each.rows, schema=ROWS_SCHEMA) for each in blocks)]
     computed = pa.concat_tables(tables)
@@ -121,7 +121,7 @@ def join(wanted: TestImages, blocks: Sequence[Block], earlier: Earlier | None) -
 def write_joined(
     work: Path,
     joined: Joined,
-    blocks: Sequence[Block],
+    blocks: Sequence[ImageBlock],
     earlier: Earlier | None,
     *,
     row_shape: Sequence[int],
@@ -130,13 +130,8 @@ def write_joined(
     attributes: Mapping[str, Any],
 ) -> str:
     """Write the feature store of all rows and return its digest. Raises DamagedRowsError."""
-    from storage.feature_store import (
-        adopt_shards,
-        create_features,
-        fill_shards,
-        finish_features,
-        missing_rows,
-    )
+    from storage.feature_store import create_features, finish_features
+    from storage.feature_store.taking_over import adopt_shards, fill_shards, missing_rows
 
     source = None if earlier is None else earlier.source
     with create_features(
@@ -153,7 +148,7 @@ def write_joined(
     return finish_features(work)
 
 
-def _rows_of(blocks: Sequence[Block], numbers: np.ndarray) -> Iterator[np.ndarray]:
+def _rows_of(blocks: Sequence[ImageBlock], numbers: np.ndarray) -> Iterator[np.ndarray]:
     """Rows of the blocks, one after another, by their ascending numbers."""
     first = 0
     for block in blocks:

@@ -32,7 +32,7 @@ from flows.stages.base import (
     processors_of,
     view_input,
 )
-from flows.stages.detected_blocks import DETECTION, QUERY, TRUTH, Block, TestImages, blocks_of, images_of
+from flows.stages.detected_blocks import DETECTION, QUERY, TRUTH, ImageBlock, TestImages, blocks_of, images_of
 from flows.stages.detected_rows import images_on, join, match_images, write_joined
 from flows.stages.earlier import Means, earlier_rows, means_of, record
 from personsearch_core.recipes import DetectionsRecipe
@@ -71,7 +71,10 @@ def make(context: StageContext[DetectionsRecipe, DetectionsInputs, Nothing]) -> 
     """
     from flows.config.devices import stage_device
     from personsearch_core.models.weights import load_detector
-    from storage.feature_store import FILES_FILE, DamagedRowsError, read_file_digests, write_index
+    from storage.feature_store import write_index
+    from storage.feature_store.digests import read_file_digests
+    from storage.feature_store.layout import FILES_FILE
+    from storage.feature_store.taking_over import DamagedRowsError
 
     recipe, test = context.recipe, context.inputs.test
     wanted = images_of(test)
@@ -135,7 +138,7 @@ def _detect(
     wanted: TestImages,
     numbers: Sequence[int],
     folder: Path,
-) -> list[Block]:
+) -> list[ImageBlock]:
     """Detect in the images of these numbers, as far as their blocks are not done."""
     from personsearch_core.pooling.detections import detect_scenes
 

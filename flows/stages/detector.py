@@ -147,7 +147,7 @@ def make(context: StageContext[TrainingRecipe, DetectorInputs, Options]) -> Made
 
 def _machines(options: Options) -> Machines | None:
     from flows.config.rendezvous import rendezvous_address
-    from flows.run.provenance import code
+    from flows.provenance import code
     from personsearch_core.training.machines import Machines
 
     if options.rendezvous is None:

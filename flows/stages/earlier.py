@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from flows.console import told
 from flows.plan.memo import Memo
 from flows.plan.views import SnapshotView, ViewSpec
-from flows.run.console import told
-from flows.run.provenance import computed_on
+from flows.provenance import computed_on
 from flows.stages.base import StageContext
 from flows.wording import short_name
 from storage.digests import digest_json
@@ -32,7 +32,7 @@ from storage.store import Artifact, Store
 if TYPE_CHECKING:
     import torch
 
-    from storage.feature_store import DamagedRowsError, EarlierRows
+    from storage.feature_store.taking_over import DamagedRowsError, EarlierRows
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +207,7 @@ def _has(artifact: Artifact, means: Means) -> bool:
 
 def _opened(store: Store, artifact: Artifact) -> Earlier | None:
     """An artifact and the images of its snapshot; None where one of them is gone or damaged."""
-    from storage.feature_store import EarlierRows
+    from storage.feature_store.taking_over import EarlierRows
 
     manifest = artifact.manifest
     dataset, split = manifest.made_by[ROWS]["view"]

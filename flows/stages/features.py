@@ -73,7 +73,8 @@ def stage(config: Config, name: str, view: ViewRef) -> Stage:
 
 def _bytes_needed(config: Config, ref: InputRef, artifacts: Mapping[str, Artifact]) -> int | None:
     """Rows are counted in the snapshot, so this is known before any detector is trained."""
-    from storage.feature_store import features_bytes, stored_row
+    from storage.feature_store import features_bytes
+    from storage.feature_store.codecs import stored_row
 
     recipe = config.features_recipe()
     snapshot = artifacts.get(ref.stage)
@@ -95,21 +96,17 @@ FeaturesContext = StageContext[FeaturesRecipe, FeaturesInputs, Options]
 
 
 def make(context: FeaturesContext) -> Made:
-    """Pool shard by shard; shards that exist are complete and are not made again.
+    """Pool shard by shard; shards that exist are complete and are skipped.
 
     What an earlier artifact has is taken from it.
     """
     from flows.stages.extraction import prepare
     from flows.stages.growing import match_rows, means_of_rows
     from flows.stages.packing import codec_in, find_axes
-    from storage.feature_store import (
-        FILES_FILE,
-        DamagedRowsError,
-        finish_features,
-        read_file_digests,
-        summarise_features,
-        write_index,
-    )
+    from storage.feature_store import finish_features, summarise_features, write_index
+    from storage.feature_store.digests import read_file_digests
+    from storage.feature_store.layout import FILES_FILE
+    from storage.feature_store.taking_over import DamagedRowsError
 
     people, extraction = context.inputs.people, _extraction(context)
     ready = prepare(extraction)
@@ -176,7 +173,8 @@ def _make_shards(
     """Write the shards that are missing. Raises DamagedRowsError when the earlier artifact is damaged."""
     from flows.stages.extraction import extract, extract_on_dask, open_writer
     from flows.stages.growing import take_rows
-    from storage.feature_store import adopt_shards, features_bytes
+    from storage.feature_store import features_bytes
+    from storage.feature_store.taking_over import adopt_shards
     from storage.space import require_free_space
 
     options, plan = context.options, ready.plan

@@ -226,13 +226,15 @@ def _boxes_of(queries: pa.Table, view: View, dataset: str) -> pa.Array:
     if lost := found.count(None):
         raise StageError(
             f"{dataset}: {lost:,} of {len(found):,} query boxes are not ground-truth boxes: features from "
-            "elsewhere are known by the ids of ground-truth boxes, so these queries cannot be described"
+            "elsewhere are known by the ids of ground-truth boxes, so these queries have no features"
         )
     return pa.array(found, pa.string())
 
 
 def _made(context: AnyContext, index: pa.Table, array: str, rows: str, metrics: dict[str, Any]) -> Made:
-    from storage.feature_store import FILES_FILE, read_file_digests, write_index
+    from storage.feature_store import write_index
+    from storage.feature_store.digests import read_file_digests
+    from storage.feature_store.layout import FILES_FILE
 
     write_index(context.work, index)
     options = context.options

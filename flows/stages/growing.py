@@ -101,7 +101,7 @@ def take_rows(
     With `compute`, rows that it does not have are computed here; without, their shards are left.
     """
     from personsearch_core.pooling.extraction import extract_rows
-    from storage.feature_store import fill_shards, missing_rows
+    from storage.feature_store.taking_over import fill_shards, missing_rows
 
     layout, match = writer.layout, earlier.match
     if not compute:

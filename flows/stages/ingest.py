@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from data_catalog.adapters import load_adapter
 from data_catalog.adapters.protocol import check_options
 from data_catalog.errors import CatalogError
-from data_catalog.fingerprint import Fingerprint, Source, fingerprint
+from data_catalog.fingerprint import DatasetRoot, Fingerprint, fingerprint
 from data_catalog.forgotten import Forgotten
 from data_catalog.hash_cache import HashCache
 from data_catalog.rules import NO_RULES, QueryRule, Rules, SplitRule
 from flows.errors import ConfigError, StageError
-from flows.forget.forgotten_list import ForgottenList
 from flows.plan.catalog import KIND, StoreSnapshots
+from flows.plan.forgotten_list import ForgottenList
 from flows.stages.base import Inputs, Made, Maker, Stage, StageContext, ingest_name
 from personsearch_core.recipes import Recipe
 from storage.digests import digest_json, digest_parts
@@ -122,7 +122,9 @@ def root_stage(
         splits=rules.splits,
         forgotten=forgotten.digest if forgotten else None,
     )
-    found = _fingerprint(Source(root, reader, recipe.options, read_images, forgotten), store, rehash=rehash)
+    found = _fingerprint(
+        DatasetRoot(root, reader, recipe.options, read_images, forgotten), store, rehash=rehash
+    )
     return Stage(
         name=ingest_name(dataset),
         kind=KIND,
@@ -183,7 +185,7 @@ def read_root(context: IngestContext) -> Made:
     from data_catalog.ingest import ingest
 
     recipe, options = context.recipe, context.options
-    source = Source(
+    source = DatasetRoot(
         options.root,
         load_adapter(recipe.adapter),
         recipe.options,
@@ -238,7 +240,7 @@ def _forgotten(recipe: IngestRecipe, options: Options) -> Forgotten:
     return forgotten
 
 
-def _fingerprint(source: Source, store: Path, *, rehash: bool = False) -> Fingerprint:
+def _fingerprint(source: DatasetRoot, store: Path, *, rehash: bool = False) -> Fingerprint:
     return fingerprint(source, HashCache(store / ".cache" / "hashes.sqlite"), rehash=rehash)
 
 

@@ -38,7 +38,7 @@ def codec_in(target: Path, recipe: FeaturesRecipe, plan: RowPlan) -> RowCodec | 
         try:
             axes = parse_axes((target / CODEC_FILE).read_bytes(), str(target / CODEC_FILE))
         except FileNotFoundError as error:
-            raise StorageError(f"{target / CODEC_FILE} is missing; run again what makes it") from error
+            raise StorageError(f"{target / CODEC_FILE} is missing; rebuild its artifact") from error
     return RowCodec(plan.row_shape, np.dtype(recipe.dtype), recipe.codec.values, axes)
 
 

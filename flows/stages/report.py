@@ -35,7 +35,7 @@ class Options(Recipe):
     config: str = ""
     """The config file and its overrides, as a reader of the page would type them."""
     pins: Annotated[tuple[Pin, ...], later(())] = ()
-    """The models that were taken as they are."""
+    """The pinned models."""
     promote: Annotated[Promotion | None, later(None)] = None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from flows.config.models import Config
 from flows.config.sections import Processors, SpeedSection
 from flows.errors import ConfigError
-from flows.run.provenance import cpu_name, field_of
+from flows.provenance import cpu_name, field_of
 from flows.stages.base import Inputs, Made, Maker, Nothing, Stage, StageContext, processors_of
 from personsearch_core.recipes import DetectorModel, Recipe
 from storage.digests import digest_json

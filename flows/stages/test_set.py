@@ -55,7 +55,7 @@ class TestSet:
             self._image_numbers(rows["image_id"]),
             corners(rows),
             rows["score"].to_numpy(),
-            self._described(rows),
+            self._embeddings_of(rows),
         )
 
     @cached_property
@@ -63,7 +63,7 @@ class TestSet:
         """(n, d) of the boxes of `truth`, in their order."""
         rows = self._rows(TRUTH)
         order = pc.index_in(self._boxes["box_id"], value_set=rows["box_id"]).to_numpy(zero_copy_only=False)
-        return np.asarray(self._described(rows)[order])
+        return np.asarray(self._embeddings_of(rows)[order])
 
     @cached_property
     def truth(self) -> GroundTruth:
@@ -105,8 +105,8 @@ class TestSet:
         image = self._image_numbers(asked["image_id"])
         rows = self._query_rows.filter(pc.equal(self._query_rows["protocol"], protocol.protocol))
         place = pc.index_in(protocol.queries["query_id"], value_set=rows["query_id"].combine_chunks())
-        described = np.asarray(self._embeddings[rows["row"].to_numpy()[place.to_numpy()]])
-        queries = Queries(image, corners(asked), described, self._person_numbers(asked["person_id"]))
+        embedded = np.asarray(self._embeddings[rows["row"].to_numpy()[place.to_numpy()]])
+        queries = Queries(image, corners(asked), embedded, self._person_numbers(asked["person_id"]))
         self._known_queries.append((asked, queries))
         return queries
 
@@ -179,7 +179,7 @@ class TestSet:
     def _rows(self, role: str) -> pa.Table:
         return self._all_rows.filter(pc.equal(self._all_rows["role"], role))
 
-    def _described(self, rows: pa.Table) -> np.ndarray:
+    def _embeddings_of(self, rows: pa.Table) -> np.ndarray:
         return np.asarray(self._embeddings[rows["row"].to_numpy()])
 
     def _image_numbers(self, image_ids: pa.ChunkedArray) -> np.ndarray:

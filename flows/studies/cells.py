@@ -34,7 +34,7 @@ FACTORS: dict[Unit, float] = {"percent": 100.0}
 
 
 @dataclass(frozen=True)
-class Source:
+class MetricSource:
     """Where a column's metric is in a member: the stage, and the setting of an evaluation."""
 
     stage: str
@@ -88,7 +88,7 @@ class FilledTable:
         return {name for cell in self.cells for name in cell.artifacts}
 
 
-def source_of(column: Column, config: Config, until: Sequence[str]) -> Source:
+def source_of(column: Column, config: Config, until: Sequence[str]) -> MetricSource:
     """The stage of a member, of those named `until`, that has a column's metric.
 
     Raises ConfigError when the member has none.
@@ -102,13 +102,13 @@ def source_of(column: Column, config: Config, until: Sequence[str]) -> Source:
     if stage not in until:
         raise ConfigError(f"it has no stage {stage}; it has {', '.join(until)}")
     if entry is None or column.stage != "evaluation" or not _asks_for_setting(column):
-        return Source(stage)
+        return MetricSource(stage)
     settings = settings_of(entry)
     found = next((setting for setting in settings if _is_asked_for(setting, column)), None)
     if found is None:
         names = "; ".join(setting.name for setting in settings)
         raise ConfigError(f"its evaluation has no setting like this column's; it has {names}")
-    return Source(stage, found.name)
+    return MetricSource(stage, found.name)
 
 
 def _tested(column: Column, config: Config) -> tuple[str, EvaluationSection]:
@@ -153,7 +153,7 @@ def _is_asked_for(setting: Setting, column: Column) -> bool:
     )
 
 
-def _check_metric(metric: str, source: Source, column: Column, config: Config) -> None:
+def _check_metric(metric: str, source: MetricSource, column: Column, config: Config) -> None:
     """Raise ConfigError for a metric that the stage will not have, where that is known before it is built."""
     if column.stage == "evaluation":
         of_setting = source.setting is not None

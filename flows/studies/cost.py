@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.studies import figures
-from flows.studies.figures import Figure
+from flows.studies.figures import UnitCost
 from flows.studies.nodes import Node
 from flows.studies.work import (
     Built,
@@ -120,7 +120,7 @@ def has_gpu() -> bool:
     return any(Path("/proc/driver/nvidia/gpus").glob("*"))
 
 
-def _figure(origin: ToMake) -> Figure | None:
+def _figure(origin: ToMake) -> UnitCost | None:
     if origin.kind in ("reid", "gallery"):
         return (figures.REID if origin.kind == "reid" else figures.GALLERY)[variant_of(origin)]
     return {
@@ -158,7 +158,8 @@ def _disk(origin: ToMake) -> int | None:
     rows = rows_of_features(origin) if origin.kind == "features" else rows_of_detections(origin)
     if rows is None:
         return None
-    from storage.feature_store import features_bytes, stored_row
+    from storage.feature_store import features_bytes
+    from storage.feature_store.codecs import stored_row
 
     roi = RoiRecipe.model_validate(origin.recipe["roi"])
     shape = roi.row_shape(origin.node.config.detector.model.backbone)

@@ -11,9 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flows.config.request import RunRequest
+from flows.console import told
 from flows.errors import Failure
 from flows.plan.states import Planned
-from flows.run.console import told
 from flows.run.walk import Walk, kept, new_record
 from flows.stages.dask_clients import dask_client
 from flows.studies.schedule import ignore_progress, make_with_retries

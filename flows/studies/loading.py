@@ -8,7 +8,7 @@ from pathlib import Path
 from flows.config.loading import load_config
 from flows.config.models import Config
 from flows.errors import ConfigError
-from flows.plan.states import Selection, select
+from flows.plan.states import select
 from flows.stages import ingest, speed
 from flows.stages.base import Stage, ingest_name
 from flows.stages.building import build_stages
@@ -18,7 +18,7 @@ from storage.store import Store
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedMember:
     """A member's config, its stages up to its last, and its store."""
 
     config: Config
@@ -36,11 +36,11 @@ class Loader:
 
     store: str | None = None
     absent: dict[Path, str] | None = None
-    _loaded: dict[str, Loaded] = field(default_factory=dict)
+    _loaded: dict[str, LoadedMember] = field(default_factory=dict)
     _stores: dict[str, Store] = field(default_factory=dict)
     _ingests: dict[tuple[str, str, str], Stage] = field(default_factory=dict)
 
-    def load(self, member: Member) -> Loaded:
+    def load(self, member: Member) -> LoadedMember:
         """Raises ConfigError for a config that is wrong, and what `ingest.stage` raises."""
         if member.name not in self._loaded:
             try:
@@ -54,8 +54,8 @@ class Loader:
             if member.until == "speed":  # needs no dataset, so none is looked at
                 stages = [speed.stage(config)]
             else:
-                stages, _ = select(build_stages(config, self._ingest_stage), Selection(until=member.until))
-            self._loaded[member.name] = Loaded(config, stages, self._stores[config.store])
+                stages, _ = select(build_stages(config, self._ingest_stage), until=member.until)
+            self._loaded[member.name] = LoadedMember(config, stages, self._stores[config.store])
         return self._loaded[member.name]
 
     def store_of(self, study: Study) -> Store:

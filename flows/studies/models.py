@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from flows.stages.base import Kind
+from flows.config.sections import Kind
 from flows.studies.drawing import Drawing
 from personsearch_core.recipes import GallerySize, Recipe, Seed
 

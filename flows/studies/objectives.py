@@ -38,7 +38,7 @@ def objective_axis(config: Config, objectives: Mapping[str, Any], name: str = OB
     """Objectives by their labels, trained for the same total number of epochs as the config's own phases.
 
     Each is the name of a preset, an objective, a list of those that are summed, or a list of such lists, one
-    a phase. Raises ConfigError for anything else.
+    per phase. Raises ConfigError for anything else.
     """
     epochs = sum(phase.epochs for phase in config.reid_section.phases)
     overrides: dict[str, tuple[str, ...]] = {}

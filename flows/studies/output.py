@@ -179,9 +179,9 @@ def legend(filled: FilledTable) -> str:
         first = next(iter(filled.table.columns.values()))
         parts.append(f"Rows are sorted by {first.title}: the best one is chosen on the test set.")
     if any(cell.values and cell.hole is not None for cell in filled.cells):
-        parts.append(f"{PARTIAL} is of fewer seeds than asked for.")
+        parts.append(f"{PARTIAL} marks a mean over fewer seeds than requested.")
     if any(cell.value is None for cell in filled.cells):
-        parts.append(f"{HOLE} is a value that is missing.")
+        parts.append(f"{HOLE} marks a missing value.")
     noted: dict[str, list[str]] = {}
     for name, row in filled.table.published_rows.items():
         if row.note:

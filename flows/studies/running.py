@@ -21,7 +21,7 @@ from flows.studies.members import Study
 from flows.studies.nodes import Nodes
 from flows.studies.output import as_data, as_latex, as_markdown, as_parquet, member_table
 from flows.studies.remaining import Remaining
-from flows.studies.schedule import ONE_SLOT, Change, Slots, ignore, run_members
+from flows.studies.schedule import ONE_SLOT, Slots, StageEvent, ignore, run_members
 from flows.studies.walks import MemberOutcome
 from flows.studies.workers import run_on_workers
 from personsearch_core.checksums import CHECKSUMS
@@ -30,7 +30,7 @@ from storage.digests import digest_json
 
 
 @dataclass(frozen=True)
-class Standing:
+class StudyStanding:
     """How a study stands: its tables as far as they are filled, and the stages built and to build."""
 
     text: str
@@ -89,7 +89,7 @@ def run_study(
     choose_slots: Callable[[], Slots] = Slots,
     on: str | None = None,
     folder: Path | None = None,
-    on_change: Callable[[Standing], None] = ignore,
+    on_change: Callable[[StudyStanding], None] = ignore,
 ) -> StudyResult:
     """Build what the members need and the store does not have yet, and write the tables.
 
@@ -162,7 +162,7 @@ class _Watching:
         filling: Filling,
         remaining: Remaining,
         folder: Path,
-        on_change: Callable[[Standing], None],
+        on_change: Callable[[StudyStanding], None],
     ) -> None:
         self._study, self._filling, self._remaining, self._folder = study, filling, remaining, folder
         self._on_change = on_change
@@ -170,7 +170,7 @@ class _Watching:
         self._tables = filling.tables(())
         self._artifacts: set[str] = set()
 
-    def changed(self, change: Change) -> None:
+    def changed(self, change: StageEvent) -> None:
         if change.ended:
             self._done += 1
             self._remaining.end(change.member, change.stage)
@@ -182,7 +182,7 @@ class _Watching:
         else:
             self._remaining.begin(change.member, change.stage)
         left = self._remaining.seconds
-        self._on_change(Standing(str(change), self._tables, self._done, self._total, left))
+        self._on_change(StudyStanding(str(change), self._tables, self._done, self._total, left))
 
 
 def _folder(study: Study, loader: Loader) -> Path:

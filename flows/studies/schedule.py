@@ -35,7 +35,7 @@ class StudyOutcome:
 
 
 @dataclass(frozen=True)
-class Change:
+class StageEvent:
     """A stage of a member has begun or, with `ended`, ended; `members()` is how all of them stand."""
 
     stage: str
@@ -73,7 +73,7 @@ def run_members(
     recorded_as: Path,
     *,
     slots: Slots = ONE_SLOT,
-    on_change: Callable[[Change], None] = ignore,
+    on_change: Callable[[StageEvent], None] = ignore,
 ) -> StudyOutcome:
     """Build the stages of all members, and return how each member ended.
 
@@ -89,7 +89,7 @@ def run_members(
     stop = threading.Event()
 
     def changed(stage: str, member: str, ended: bool, failure: Failure | None) -> None:
-        on_change(Change(stage, member, ended, failure, study.outcomes))
+        on_change(StageEvent(stage, member, ended, failure, study.outcomes))
 
     makings = _Makings(list(slots.devices), slots.threads, stop, changed)
     stopped = False

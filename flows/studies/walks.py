@@ -14,7 +14,7 @@ from flows.errors import Failure, failure_of, failure_or_bug
 from flows.plan.readiness import check_ready
 from flows.plan.states import Planned, identity_of, resolve
 from flows.stages.base import Stage
-from flows.studies.loading import Loaded, Loader
+from flows.studies.loading import LoadedMember, Loader
 from flows.studies.members import Member
 from flows.studies.record import StudyRecord
 from storage.store import Artifact
@@ -122,7 +122,7 @@ class _Found:
 class MemberWalk:
     """The progress of one member through its stages: what is cached, and what is to be built next."""
 
-    def __init__(self, member: Member, loaded: Loaded, record: StudyRecord, found: _Found) -> None:
+    def __init__(self, member: Member, loaded: LoadedMember, record: StudyRecord, found: _Found) -> None:
         self.member = member
         self.record = record
         self.store = loaded.store

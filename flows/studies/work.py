@@ -25,7 +25,7 @@ DETECTED_PER_IMAGE = 6
 PEOPLE_PER_IMAGE = 4
 
 
-class Origin(Protocol):
+class WorkItem(Protocol):
     """A stage, or the artifact of one: its recipe, and what it is made from."""
 
     @property
@@ -34,9 +34,9 @@ class Origin(Protocol):
     @property
     def recipe(self) -> Mapping[str, Any]: ...
 
-    def input(self, name: str) -> Origin | None: ...
+    def input(self, name: str) -> WorkItem | None: ...
 
-    def inputs(self, kind: str) -> Mapping[str, Origin | None]:
+    def inputs(self, kind: str) -> Mapping[str, WorkItem | None]:
         """The inputs of a name that may be numbered, `features0` and `features1` for `features`."""
 
     def split(self, name: str) -> str:
@@ -124,7 +124,7 @@ class Built:
         return dict(self.manifest.metrics.get("counts", {}))
 
 
-def likeness(origin: Origin) -> tuple[Any, ...]:
+def likeness(origin: WorkItem) -> tuple[Any, ...]:
     """Stages of a kind for which this is equal take equally long per unit of work."""
     recipe = origin.recipe
     if origin.kind == "detector":
@@ -144,7 +144,7 @@ def likeness(origin: Origin) -> tuple[Any, ...]:
     return ()
 
 
-def work(origin: Origin) -> float | None:
+def work(origin: WorkItem) -> float | None:
     """Units of work; None where they cannot be counted."""
     counters: dict[str, Callable[[], float | None]] = {
         "ingest": lambda: origin.counts.get("images", origin.counts.get("train.images")),
@@ -171,7 +171,7 @@ def is_counted(origin: ToMake) -> bool:
     return all(is_counted(ToMake(node, origin.drawn)) for node in origin.node.inputs.values())
 
 
-def variant_of(origin: Origin) -> str:
+def variant_of(origin: WorkItem) -> str:
     """disj, j2, j3 or j4."""
     if origin.kind == "gallery":
         detections = origin.input("detections")
@@ -181,7 +181,7 @@ def variant_of(origin: Origin) -> str:
     return str(origin.recipe["roi"]["variant"])
 
 
-def rows_of_features(origin: Origin) -> int | None:
+def rows_of_features(origin: WorkItem) -> int | None:
     """Rows of a store of training features."""
     people = origin.input("people")
     if people is None:
@@ -195,7 +195,7 @@ def rows_of_features(origin: Origin) -> int | None:
     return None if images is None else recipe.rows_per_box * PEOPLE_PER_IMAGE * images
 
 
-def rows_of_detections(origin: Origin) -> int | None:
+def rows_of_detections(origin: WorkItem) -> int | None:
     """Rows of detections: those kept, queries and ground truth."""
     images = _images(origin, "test")
     test = origin.input("test")
@@ -206,12 +206,12 @@ def rows_of_detections(origin: Origin) -> int | None:
     return int(DETECTED_PER_IMAGE * images + boxes + test.counts.get(f"{split}.queries", 0))
 
 
-def _images(origin: Origin, name: str) -> int | None:
+def _images(origin: WorkItem, name: str) -> int | None:
     dataset = origin.input(name)
     return None if dataset is None else dataset.counts.get(f"{origin.split(name)}.images")
 
 
-def _detector(origin: Origin) -> float | None:
+def _detector(origin: WorkItem) -> float | None:
     training = origin.recipe["detector"]["training"]
     if training["steps"] is not None:
         return float(training["steps"] * training["batch_size"] * training["accumulate"])
@@ -227,7 +227,7 @@ def _detector(origin: Origin) -> float | None:
     return total * float(training["epochs"])
 
 
-def _reid(origin: Origin) -> float | None:
+def _reid(origin: WorkItem) -> float | None:
     recipe, amounts = origin.recipe["reid"], origin.recipe.get("amounts", {})
     stores = origin.inputs("features")
     people = [_identities(features) for features in stores.values()]
@@ -240,20 +240,20 @@ def _reid(origin: Origin) -> float | None:
     return float(steps * rows * sum(phase["epochs"] for phase in recipe["phases"]))
 
 
-def _identities(features: Origin | None) -> int | None:
+def _identities(features: WorkItem | None) -> int | None:
     people = None if features is None else features.input("people")
     if features is None or people is None:
         return None
     return people.counts.get(f"{features.split('people')}.ids")
 
 
-def _gallery(origin: Origin) -> float | None:
+def _gallery(origin: WorkItem) -> float | None:
     detections = origin.input("detections")
     rows = None if detections is None else rows_of_detections(detections)
     return None if rows is None else rows * (2.0 if origin.recipe["untrained"] else 1.0)
 
 
-def _evaluation(origin: Origin) -> float | None:
+def _evaluation(origin: WorkItem) -> float | None:
     truth = origin.input("truth")
     if truth is None:
         return None

@@ -20,14 +20,14 @@ from flows.run.pool_runs import work_pool
 from flows.studies.dask_runs import dask_runs
 from flows.studies.loading import Loader
 from flows.studies.members import Member
-from flows.studies.schedule import Change, StudyOutcome, ignore
+from flows.studies.schedule import StageEvent, StudyOutcome, ignore
 from flows.studies.walks import MemberWalk, StudyWalk
 from storage.urls import is_remote
 
 _GONE = Failure("broke", "its run has ended, and the store does not have it")
 
 
-class Runs(Protocol):
+class MemberRuns(Protocol):
     """The members of one call at their workers: submit, wait, cancel."""
 
     def submit(self, requests: Mapping[str, RunRequest]) -> None: ...
@@ -43,7 +43,7 @@ def run_on_workers(
     recorded_as: Path,
     place: str,
     *,
-    on_change: Callable[[Change], None] = ignore,
+    on_change: Callable[[StageEvent], None] = ignore,
 ) -> StudyOutcome:
     """Run every member that is not built yet on the workers of a place, and return how each ended.
 
@@ -77,7 +77,7 @@ def run_on_workers(
     return StudyOutcome(study.outcomes(), progress.made, stopped)
 
 
-def _runs(place: str) -> AbstractContextManager[Runs]:
+def _runs(place: str) -> AbstractContextManager[MemberRuns]:
     return dask_runs(place) if "://" in place else work_pool(place)
 
 
@@ -87,7 +87,7 @@ class _Progress:
 
     study: StudyWalk
     loader: Loader
-    on_change: Callable[[Change], None]
+    on_change: Callable[[StageEvent], None]
     made: dict[str, int] = field(default_factory=dict)
     _known: set[str] = field(default_factory=set)
 
@@ -126,7 +126,7 @@ class _Progress:
             self._tell(walk, walk.next.stage.name, walk.failure)
 
     def _tell(self, walk: MemberWalk, stage: str, failure: Failure | None) -> None:
-        self.on_change(Change(stage, walk.member.name, True, failure, self.study.outcomes))
+        self.on_change(StageEvent(stage, walk.member.name, True, failure, self.study.outcomes))
 
 
 def _in_turn(walks: Sequence[MemberWalk]) -> Iterator[MemberWalk]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
-from flows.run.console import told
+from flows.console import told
 from flows.stages.detector import HISTORY
 from flows.stages.report import PAGE
 from flows.tracking.protocol import Curve, Status, TrackedRun, TrackedStage, Tracker, load_tracker

@@ -134,7 +134,7 @@ def training_batches(
             begun.append(_canvases(recipe, size, pin=pin))
             yield from zip(begun[-1], batch_numbers(recipe, batch)[part], strict=True)
 
-    def load(sample: tuple[Tensor, int]) -> tuple[Loaded, float]:
+    def load(sample: tuple[Tensor, int]) -> tuple[LoadedImage, float]:
         started = time.perf_counter()
         loaded = _load(stream, recipe, *sample, recolour=not pin)
         return loaded, time.perf_counter() - started
@@ -153,7 +153,7 @@ def _canvases(recipe: DetectorRecipe, count: int, *, pin: bool = False) -> Tenso
     return torch.empty(shape, dtype=torch.uint8, pin_memory=pin)
 
 
-class Loaded(NamedTuple):
+class LoadedImage(NamedTuple):
     """Of an image: its people, its training entry, and what is left to be done."""
 
     target: Targets
@@ -164,20 +164,20 @@ class Loaded(NamedTuple):
 
 def _load(
     stream: TrainingStream, recipe: DetectorRecipe, canvas: Tensor, number: int, *, recolour: bool
-) -> Loaded:
+) -> LoadedImage:
     """Fill the canvas with an image of the stream, unless a GPU is to decode it."""
     entry, scene = stream[number]
     rng, people = stream.generator(number), stream.people(entry, scene)
     picture, target, colours = training_sample(scene, recipe.model, recipe.augmentation, rng, canvas, people)
     if isinstance(picture, Encoded):
-        return Loaded(target, entry, picture, colours)
+        return LoadedImage(target, entry, picture, colours)
     if recolour and colours != Colours():
         canvas.copy_(colours.of(canvas))
         colours = Colours()
-    return Loaded(target, entry, None, colours)
+    return LoadedImage(target, entry, None, colours)
 
 
-def _assemble(images: Tensor, loaded: Sequence[Loaded], *, pin: bool = False) -> TrainingBatch:
+def _assemble(images: Tensor, loaded: Sequence[LoadedImage], *, pin: bool = False) -> TrainingBatch:
     scenes, entries, encoded, colours = zip(*loaded, strict=True)
     numbers = torch.tensor(entries)
     return TrainingBatch(

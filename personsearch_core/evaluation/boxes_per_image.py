@@ -18,7 +18,7 @@ def score_threshold_for(scores: FloatArray, n_images: int, boxes_per_image: floa
     there are fewer boxes, the lowest score.
     """
     if not math.isfinite(boxes_per_image * n_images):
-        raise PersonSearchError(f"{boxes_per_image} boxes per image are more than can be counted")
+        raise PersonSearchError(f"{boxes_per_image} boxes per image are too many")
     wanted = round(boxes_per_image * n_images)
     if wanted < 1:
         raise PersonSearchError(

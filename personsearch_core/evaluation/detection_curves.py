@@ -11,7 +11,7 @@ from personsearch_core.evaluation.records import BoolArray, Detections, FloatArr
 
 
 @dataclass(frozen=True, eq=False)
-class Judgement:
+class JudgedDetections:
     """COCO's matches at IoU 0.5, in which the detection of the highest score takes a person first.
 
     Of each detection (n,): its `scores`, the row of the `person` in the ground truth that it found, -1 for
@@ -61,7 +61,7 @@ class RecallOfSize:
     recall: float
 
 
-def judge_detections(detections: Detections, truth: GroundTruth, n_images: int) -> Judgement:
+def judge_detections(detections: Detections, truth: GroundTruth, n_images: int) -> JudgedDetections:
     """Match all detections with people, image by image."""
     person = np.full(len(detections), -1)
     counted = np.zeros(len(detections), bool)
@@ -76,10 +76,10 @@ def judge_detections(detections: Detections, truth: GroundTruth, n_images: int) 
     is_match = person >= 0
     found_at[person[is_match]] = detections.scores[is_match]
     heights = truth.boxes[:, 3] - truth.boxes[:, 1]
-    return Judgement(detections.scores, person, counted, ~truth.ignore, heights, found_at, n_images)
+    return JudgedDetections(detections.scores, person, counted, ~truth.ignore, heights, found_at, n_images)
 
 
-def detection_curve(judged: Judgement) -> DetectionCurve:
+def detection_curve(judged: JudgedDetections) -> DetectionCurve:
     """Precision, recall and mistakes at every threshold; empty if there are no people or no detections."""
     scores, found = judged.scores[judged.counted], judged.person[judged.counted] >= 0
     order = np.argsort(-scores, kind="stable")
@@ -93,7 +93,7 @@ def detection_curve(judged: Judgement) -> DetectionCurve:
     return DetectionCurve(scores[order], true / max(n_people, 1), precision, false_per_image)
 
 
-def at_threshold(judged: Judgement, score_threshold: float) -> AtThreshold:
+def at_threshold(judged: JudgedDetections, score_threshold: float) -> AtThreshold:
     """Recall, precision and false positives per image of the detections of at least this score."""
     kept = judged.counted & (judged.scores >= score_threshold)
     true = int((judged.person[kept] >= 0).sum())
@@ -102,7 +102,7 @@ def at_threshold(judged: Judgement, score_threshold: float) -> AtThreshold:
     return AtThreshold(true / max(n_people, 1), true / max(n_kept, 1), false_per_image)
 
 
-def recall_by_size(judged: Judgement, score_threshold: float, groups: int = 5) -> list[RecallOfSize]:
+def recall_by_size(judged: JudgedDetections, score_threshold: float, groups: int = 5) -> list[RecallOfSize]:
     """Recall of people by height, in at most `groups` groups of about the same number, small people first."""
     heights = judged.heights[judged.is_person]
     found = judged.found_at[judged.is_person] >= score_threshold

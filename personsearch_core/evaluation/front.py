@@ -28,7 +28,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """A setting with its result; `draws` and `seed` are the recipe's, for intervals."""
+    """A setting with its result.
+
+    Attributes
+    ----------
+    setting
+        What was scored.
+    result
+        `mean_ap` (a fraction), `ap` (Q,) and `hits(k)` (Q,), in the order of the queries.
+    draws, seed
+        Number of bootstrap samples of the recipe, and their seed, for `intervals`.
+    """
 
     setting: Setting
     result: SearchResult | Zheng2017Result
@@ -49,10 +59,16 @@ class Scored:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationResults:
-    """What `evaluate` returns.
+    """What `evaluate` returns; its example shows how to read it.
 
-    `searches` has a result per setting, the headline first; `matches` holds the best matches of the
-    headline's queries and `detection` the detection figures, None if not requested.
+    Attributes
+    ----------
+    searches
+        A result per setting, the headline first.
+    detection
+        The detection figures, as fractions; None if not requested.
+    matches
+        The best matches of the headline's queries; None if not requested.
     """
 
     searches: tuple[Scored, ...]

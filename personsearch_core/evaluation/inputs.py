@@ -19,7 +19,7 @@ from personsearch_core.evaluation.records import (
 
 @dataclass(frozen=True, eq=False)
 class SearchProtocol:
-    """Whom a protocol searches for, and in which images.
+    """The queries of a protocol, and the images that each one searches.
 
     Parameters
     ----------
@@ -32,6 +32,13 @@ class SearchProtocol:
     ------
     PersonSearchError
         If there are not as many lists as queries.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> one = Queries(np.array([0]), np.array([[0, 0, 40, 100]]), np.ones((1, 2), np.float32))
+    >>> SearchProtocol(one).lists is None  # it searches all images but its own
+    True
     """
 
     queries: Queries
@@ -66,7 +73,7 @@ class EvaluationInputs:
     Raises
     ------
     PersonSearchError
-        If the arrays do not have the lengths that they should.
+        If the lengths of the arrays do not fit together.
     """
 
     detections: Detections

@@ -55,7 +55,7 @@ def parse_published(text: str) -> tuple[PublishedFigure, ...]:
 
 
 def nearest(published: tuple[PublishedFigure, ...], readings: Mapping[str, Mapping[str, float]]) -> str:
-    """The name of the reading whose figures are least far from the published ones.
+    """The name of the reading whose figures are closest to the published ones.
 
     Raises PersonSearchError if no reading has all the metrics.
     """

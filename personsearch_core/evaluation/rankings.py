@@ -26,7 +26,7 @@ from personsearch_core.evaluation.prw import search_boxes, search_in_lists, whol
 from personsearch_core.evaluation.records import Detections, GroundTruth, ImageLists, IntArray, Queries
 from personsearch_core.evaluation.rerank import with_k_reciprocal
 from personsearch_core.evaluation.search import SearchTask
-from personsearch_core.evaluation.settings import Rules, Setting
+from personsearch_core.evaluation.settings import MatchingRules, Setting
 from personsearch_core.evaluation.task import QueryTruths, Scope
 from personsearch_core.evaluation.zheng2017 import (
     JUNK,
@@ -68,7 +68,7 @@ def tasks_of(recipe: EvaluationRecipe, inputs: EvaluationInputs, settings: Seque
     return [found[i] for i in range(len(settings))]
 
 
-def effective(rules: Rules, inputs: EvaluationInputs) -> Rules:
+def effective(rules: MatchingRules, inputs: EvaluationInputs) -> MatchingRules:
     """The plainest rules with the same outcome on these inputs."""
     truncate, similarity = rules.truncate, rules.similarity
     if truncate == "sizes" and inputs.truth is not None:
@@ -76,8 +76,8 @@ def effective(rules: Rules, inputs: EvaluationInputs) -> Rules:
         if np.array_equal(search_boxes(boxes), search_boxes(boxes, "sizes")):
             truncate = "corners"
     if similarity != "dot":
-        described = (inputs.detections.embeddings, inputs.truth_embeddings)
-        if all(of_one_norm(embeddings) for embeddings in described if embeddings is not None):
+        both = (inputs.detections.embeddings, inputs.truth_embeddings)
+        if all(of_one_norm(embeddings) for embeddings in both if embeddings is not None):
             similarity = "dot"
     return replace(rules, truncate=truncate, similarity=similarity)
 

@@ -15,7 +15,7 @@ import numpy as np
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation.embeddings import detected_queries
 from personsearch_core.evaluation.inputs import EvaluationInputs
-from personsearch_core.evaluation.settings import Rules, Setting, listed_protocol
+from personsearch_core.evaluation.settings import MatchingRules, Setting, listed_protocol
 from personsearch_core.recipes import EVALUATION_FIELDS, EvaluationRecipe
 
 BUDGETS = (1, 2, 3, 5, 10)
@@ -67,13 +67,13 @@ def readings_of(recipe: EvaluationRecipe) -> list[Reading]:
 def prw_readings(protocol: str) -> list[Reading]:
     """All readings of PRW; `protocol` is the name of its queries among the inputs."""
     seqnet = Setting("seqnet", protocol)
-    across, gfn = Rules(cameras="other"), Rules(truncate="sizes")
-    alignps = Rules(query="detected", similarity="cosine")
+    across, gfn = MatchingRules(cameras="other"), MatchingRules(truncate="sizes")
+    alignps = MatchingRules(query="detected", similarity="cosine")
     search, match = f"{_SEQNET} eval_search_prw", "score >= 0.5, all frames but the query's"
     found = [
         Reading(seqnet, match, search),
         Reading(
-            replace(seqnet, name="seqnet-without-recall", rules=Rules(times_recall=False)),
+            replace(seqnet, name="seqnet-without-recall", rules=MatchingRules(times_recall=False)),
             f"{match}; AP not multiplied by recall",
             f"{search}, without its factor recall_rate",
         ),
@@ -111,7 +111,7 @@ def prw_readings(protocol: str) -> list[Reading]:
             f"{_COAT} eval_search_prw, ignore_cam_id=False and EVAL_USE_GT",
         ),
     ]
-    return [*found, *_original(replace(seqnet, name="zheng2017", rules=Rules(original=True)))]
+    return [*found, *_original(replace(seqnet, name="zheng2017", rules=MatchingRules(original=True)))]
 
 
 def _original(standard: Setting) -> Iterator[Reading]:
@@ -130,18 +130,18 @@ def cuhk_sysu_readings(protocol: str, subsets: Iterable[str] = ()) -> list[Readi
     """All readings of CUHK-SYSU with the galleries of `protocol`, and of the `subsets` given as protocols."""
     seqnet = Setting("seqnet", protocol)
     search, match = f"{_SEQNET} eval_search_cuhk", "score >= 0.5, an image listed twice is ranked once"
-    alignps = Rules(query="detected", similarity="cosine", repeats=True)
+    alignps = MatchingRules(query="detected", similarity="cosine", repeats=True)
     found = [
         Reading(seqnet, match, search),
         Reading(
-            replace(seqnet, name="seqnet-without-recall", rules=Rules(times_recall=False)),
+            replace(seqnet, name="seqnet-without-recall", rules=MatchingRules(times_recall=False)),
             f"{match}; AP not multiplied by recall",
             f"{search}, without its factor recall_rate",
         ),
         Reading(replace(seqnet, name="coat"), match, f"{_COAT} eval_search_cuhk"),
         Reading(replace(seqnet, name="gfn"), f"{match}; without the gallery filter", _GFN),
         Reading(
-            replace(seqnet, name="oim", rules=Rules(similarity="euclidean", repeats=True)),
+            replace(seqnet, name="oim", rules=MatchingRules(similarity="euclidean", repeats=True)),
             "score >= 0.5, Euclidean distance, an image listed twice is ranked twice",
             _OIM,
         ),

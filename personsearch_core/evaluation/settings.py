@@ -15,7 +15,7 @@ from personsearch_core.recipes import (
 
 
 @dataclass(frozen=True)
-class Rules:
+class MatchingRules:
     """The rules that published codes apply differently; by default those of SeqNet's.
 
     Parameters
@@ -47,7 +47,7 @@ class Rules:
     times_recall: bool = True
 
     @classmethod
-    def of(cls, recipe: EvaluationRecipe) -> Rules:
+    def of(cls, recipe: EvaluationRecipe) -> MatchingRules:
         """Those that a recipe asks for."""
         cameras: Literal["all", "other"] = "other" if recipe.cross_camera else "all"
         return cls(original=recipe.protocol == "zheng2017", cameras=cameras)
@@ -79,6 +79,11 @@ class Setting:
         Give each query the mean embedding of all queries of its person.
     rules
         The rules of matching, ranking and averaging.
+
+    Examples
+    --------
+    >>> Setting("ten boxes per image", "prw", boxes_per_image=10).rules.cameras
+    'all'
     """
 
     name: str
@@ -90,7 +95,7 @@ class Setting:
     per_image_top_k: int | None = None
     rescore: ReRanking | ContextMatching | None = None
     multi_shot: bool = False
-    rules: Rules = field(default_factory=Rules)
+    rules: MatchingRules = field(default_factory=MatchingRules)
 
 
 def listed_protocol(size: GallerySize) -> str:
@@ -101,12 +106,22 @@ def listed_protocol(size: GallerySize) -> str:
 def settings_of(recipe: EvaluationRecipe) -> list[Setting]:
     """All settings of a recipe, the headline first.
 
+    Parameters
+    ----------
+    recipe
+        The protocol and its variations.
+
+    Returns
+    -------
+    list of Setting
+        What `evaluate` scores by default.
+
     Examples
     --------
     >>> [setting.name for setting in settings_of(EvaluationRecipe(ground_truth_boxes=True))]
     ['prw', 'prw, ground-truth boxes']
     """
-    at, rules = recipe.score_threshold, Rules.of(recipe)
+    at, rules = recipe.score_threshold, MatchingRules.of(recipe)
     if recipe.protocol in EVALUATION_FIELDS["gallery_sizes"]:
         base = [
             Setting(f"gallery {size}", listed_protocol(size), at, size == "full", rules=rules)

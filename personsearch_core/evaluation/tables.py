@@ -67,7 +67,7 @@ class Names:
         index = pc.index_in(_strings(column), value_set=self.names, skip_nulls=True)
         return np.asarray(pc.fill_null(index, -1), np.int64)
 
-    def index(self, table: Table, column: str) -> IntArray:
+    def index(self, table: ParquetTable, column: str) -> IntArray:
         """Index of each name of a table's column -> (n,); raises on the first unknown one."""
         index = self.find(table.column(column))
         if (index < 0).any():
@@ -82,7 +82,7 @@ class Names:
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class ParquetTable:
     """A Parquet table and where it came from."""
 
     path: Path
@@ -185,7 +185,7 @@ class Table:
             raise PersonSearchError(f"{self.path}: row {row}: {problem(row)}")
 
 
-def open_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Table:
+def open_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> ParquetTable:
     """Read the given columns of a Parquet file, and those of `optional` that exist.
 
     Raises PersonSearchError if the file cannot be read, lacks a column, has names that are not text, or has
@@ -196,7 +196,7 @@ def open_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
     try:
         present = pq.read_schema(path).names
         wanted = [name for name in (*columns, *optional) if name in present]
-        table = Table(path, pq.read_table(path, columns=wanted))
+        table = ParquetTable(path, pq.read_table(path, columns=wanted))
     except FileNotFoundError as error:
         raise PersonSearchError(f"{path} does not exist") from error
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -208,7 +208,7 @@ def open_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
             )
     if not len(table):
         raise PersonSearchError(f"{path}: the table is empty")
-    return Table(path, _with_names(path, table.data))
+    return ParquetTable(path, _with_names(path, table.data))
 
 
 def _with_names(path: Path, table: pa.Table) -> pa.Table:
@@ -228,13 +228,13 @@ def _with_names(path: Path, table: pa.Table) -> pa.Table:
     return table
 
 
-def open_detections(path: Path, *, embeddings: bool) -> Table:
+def open_detections(path: Path, *, embeddings: bool) -> ParquetTable:
     """The detections' columns; `embedding` only for a search."""
     columns = ("image", *BOX, "score")
     return open_table(path, (*columns, "embedding") if embeddings else columns)
 
 
-def detections_from(table: Table, images: Names) -> Detections:
+def detections_from(table: ParquetTable, images: Names) -> Detections:
     """Raises on unknown images, bad numbers and duplicate rows; warns if rows are not grouped by image."""
     image, boxes, scores = images.index(table, "image"), table.boxes(), table.numbers("score")
     table.refuse_repeats(("image", *BOX, "score"))
@@ -254,7 +254,7 @@ def detections_from(table: Table, images: Names) -> Detections:
     return Detections(image, boxes, scores, embeddings)
 
 
-def open_queries(path: Path, *, person_id: bool) -> Table:
+def open_queries(path: Path, *, person_id: bool) -> ParquetTable:
     """The queries' columns, in the order of `query`; raises if a query repeats, warns if unsorted."""
     columns = ("query", "image", *BOX, "embedding")
     table = open_table(path, (*columns, "person_id") if person_id else columns)
@@ -268,22 +268,22 @@ def open_queries(path: Path, *, person_id: bool) -> Table:
             TableWarning,
             stacklevel=2,
         )
-    return Table(path, table.data.take(pa.array(np.argsort(query, kind="stable"))))
+    return ParquetTable(path, table.data.take(pa.array(np.argsort(query, kind="stable"))))
 
 
-def queries_from(table: Table, images: Names, people: Names | None = None) -> Queries:
+def queries_from(table: ParquetTable, images: Names, people: Names | None = None) -> Queries:
     """Raises on unknown images, bad numbers and, with `people`, on people without ground truth."""
     person = people.index(table, "person_id") if people is not None else None
     return Queries(images.index(table, "image"), table.boxes(), table.embeddings(), person)
 
 
-def open_boxes(path: Path, *, embeddings: bool = False) -> Table:
+def open_boxes(path: Path, *, embeddings: bool = False) -> ParquetTable:
     """The ground truth's columns; with `embeddings` also `embedding`, if there is one."""
     optional = ("ignore", "embedding") if embeddings else ("ignore",)
     return open_table(path, ("image", *BOX, "person_id"), optional)
 
 
-def ground_truth_from(table: Table, images: Names, people: Names) -> GroundTruth:
+def ground_truth_from(table: ParquetTable, images: Names, people: Names) -> GroundTruth:
     """Raises on unknown images and bad numbers."""
     person = people.find(table.column("person_id"))
     has_ignore = "ignore" in table.data.column_names
@@ -293,7 +293,7 @@ def ground_truth_from(table: Table, images: Names, people: Names) -> GroundTruth
     )
 
 
-def open_images(path: Path, *, camera_id: bool) -> Table:
+def open_images(path: Path, *, camera_id: bool) -> ParquetTable:
     """The images' columns; raises if an image repeats."""
     table = open_table(path, ("image", "camera_id") if camera_id else ("image",))
     table.refuse_repeats(("image",))
@@ -308,7 +308,7 @@ def gallery_lists_from(
     `query_ids` gives the order of the queries. Raises on unknown queries and images.
     """
     queries = Names("query", pa.array(_strings(query_ids).to_pylist(), pa.string()))
-    table = Table(Path("gallery"), gallery)
+    table = ParquetTable(Path("gallery"), gallery)
     boxes = np.stack([pc.fill_null(gallery[name], 0).to_numpy().astype(np.float64) for name in BOX], axis=1)
     return GalleryLists.from_rows(
         queries.index(table, "query_id"),

@@ -16,7 +16,7 @@ from personsearch_core.losses.memory import turns_of
 from personsearch_core.models.compute import on_device
 
 
-class Rows(NamedTuple):
+class BatchRows(NamedTuple):
     """Which rows of a batch have an identity, as indices on its device: how many they are, the host knows."""
 
     of: Tensor
@@ -27,12 +27,12 @@ class Rows(NamedTuple):
     """Among the labelled rows, the first ones of all identities, their second ones, and so on."""
 
 
-def rows_of(labels: Tensor, there: Tensor) -> Rows:
+def rows_of(labels: Tensor, there: Tensor) -> BatchRows:
     """The rows of a batch with the labels (B,), which the host has in its memory; `there`: on the device."""
     labelled = labels != UNLABELLED
     found = [labelled.nonzero()[:, 0], (~labelled).nonzero()[:, 0], *turns_of(labels[labelled])]
     moved = on_device(torch.cat(found), there.device).split([len(each) for each in found])
-    return Rows(there, moved[0], moved[1], tuple(moved[2:]))
+    return BatchRows(there, moved[0], moved[1], tuple(moved[2:]))
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Batch:
 
     embeddings: Tensor
     labels: Tensor
-    known_rows: Rows | None = None
+    known_rows: BatchRows | None = None
     """Without them, or if they are of other labels, the host asks a GPU which rows have one, and waits."""
 
     @property
-    def rows(self) -> Rows:
+    def rows(self) -> BatchRows:
         """Which rows have an identity."""
         if self.known_rows is not None and self.known_rows.of is self.labels:
             return self.known_rows

@@ -38,7 +38,7 @@ def semi_hard_triplet_loss(
     Parameters
     ----------
     embeddings
-        (B, D), taken as they are.
+        (B, D), not normalised here.
     labels
         (B,) identity of each row.
     margin
@@ -84,10 +84,20 @@ def batch_hard_triplet_loss(
 
     Parameters
     ----------
+    embeddings, labels, squared, unlabelled
+        As for `semi_hard_triplet_loss`.
     margin
         `soft`, or a number in the units of the distances.
-    embeddings, labels, squared, unlabelled
-        As for `semi_hard_triplet_loss`, and so are what is returned and raised.
+
+    Returns
+    -------
+    Tensor
+        Scalar, float32 or wider; 0 if no triplet can be formed.
+
+    Raises
+    ------
+    PersonSearchError
+        If the shapes do not match or the batch is empty.
 
     Examples
     --------

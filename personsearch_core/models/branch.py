@@ -30,13 +30,30 @@ class GeneralisedMeanPool(nn.Module):
 
 
 class Branch(nn.Module):
-    """Pooled maps (B, C, h, w) of j2-j4, or uint8 crops (B, 3, h, w) of disj -> embeddings (B, D).
+    """Embeds pooled maps (B, C, h, w) of j2-j4, or uint8 crops (B, 3, h, w) of disj, as (B, D).
 
-    With `channels` the maps are another network's, of that many channels: they are pooled and embedded, and
-    no block of a ResNet reads them.
+    `forward` returns the last layer's output, for the losses; `embed` returns embeddings to compare people
+    with. Inputs of another precision are cast to that of the parameters. `build_branch` builds one with its
+    initial weights.
 
-    `forward` returns embeddings as the last layer makes them, for the losses; `embed` returns those to
-    compare people with. Inputs of another precision are cast to that of the parameters.
+    Parameters
+    ----------
+    variant
+        `j2`, `j3`, `j4` or `disj`.
+    detector_model
+        The detector whose blocks the branch continues.
+    branch
+        The network.
+    channels
+        Number of channels of another network's maps, which are pooled and embedded without blocks of a
+        ResNet; None for maps or crops of the variant.
+
+    Examples
+    --------
+    >>> detector = DetectorModel(backbone="resnet18", initial_weights=None, norm="group")
+    >>> recipe = BranchModel(embedding_dim=8, initial_weights="random")
+    >>> Branch("j4", detector, recipe).eval().embed(torch.zeros(2, 256, 16, 8)).shape
+    torch.Size([2, 8])
     """
 
     def __init__(

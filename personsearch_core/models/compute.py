@@ -1,4 +1,4 @@
-"""How a model computes: memory format, compilation, and which settings are fast on which device."""
+"""How a model computes: precision, memory format, compilation; and which settings are fast where."""
 
 from __future__ import annotations
 
@@ -22,12 +22,20 @@ Module = TypeVar("Module", bound=nn.Module)
 Result = TypeVar("Result")
 
 COMPILED = (BasicBlock, Bottleneck)
+_AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 VERSIONS_COMPILED = 64
 """Per graph or class of blocks: training and evaluation, batch sizes, numbers of people, shapes of blocks."""
 
 CPU_INFO = Path("/proc/cpuinfo")
 BF16_INSTRUCTIONS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """Their names in /proc/cpuinfo on x86-64 and on Arm."""
+
+
+def autocast(compute: Compute, device: torch.device) -> torch.autocast:
+    """Context that runs a forward pass at the recipe's precision; does nothing for fp32."""
+    dtype = _AUTOCAST_DTYPES.get(compute.precision)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 def prepare(

@@ -70,7 +70,23 @@ class Detector(nn.Module):
     """RetinaNet for one class; the re-ID branch can read the maps of its backbone.
 
     All methods take images (B, 3, H, W), uint8 or float in 0..1, already placed on the network's input, and
-    normalise them. The state dict has torchvision's names, so torchvision's weights load.
+    normalise them. The state dict has torchvision's names, so torchvision's weights load. `build_detector`
+    builds one.
+
+    Parameters
+    ----------
+    model
+        The network.
+    loss
+        Its loss.
+
+    Examples
+    --------
+    >>> model = DetectorModel(
+    ...     backbone="resnet18", initial_weights=None, norm="group", fpn_channels=8, head_convolutions=1
+    ... )
+    >>> Detector(model, DetectionLoss()).shared_maps(torch.zeros(1, 3, 64, 64), "j3").shape
+    torch.Size([1, 128, 8, 8])
     """
 
     GRAPHS: ClassVar[tuple[str, ...]] = ("losses_graph", "candidates_graph", "shared_maps")

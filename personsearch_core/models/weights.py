@@ -80,7 +80,15 @@ def load_initial_weights(detector: Detector, source: str) -> None:
 
 
 def save_detector(directory: Path, detector: Detector) -> None:
-    """Write `detector.safetensors`, and `detector.json` with the model and loss it was built from."""
+    """Write `detector.safetensors`, and `detector.json` with the model and loss it was built from.
+
+    Parameters
+    ----------
+    directory
+        An existing folder.
+    detector
+        On any device.
+    """
     save_weights(directory / DETECTOR_WEIGHTS, detector.state_dict())
     description = {
         "model": detector.model.model_dump(mode="json"),
@@ -90,7 +98,35 @@ def save_detector(directory: Path, detector: Detector) -> None:
 
 
 def load_detector(directory: str | Path) -> Detector:
-    """The detector that `save_detector` wrote, on the CPU and in evaluation mode."""
+    """Load the detector that `save_detector` wrote.
+
+    Parameters
+    ----------
+    directory
+        The folder.
+
+    Returns
+    -------
+    Detector
+        On the CPU, in evaluation mode.
+
+    Raises
+    ------
+    PersonSearchError
+        If a file is missing or damaged, or the weights do not fit the model.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from personsearch_core import build_detector
+    >>> model = DetectorModel(
+    ...     backbone="resnet18", initial_weights=None, norm="group", fpn_channels=8, head_convolutions=1
+    ... )
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> save_detector(folder, build_detector(model))
+    >>> load_detector(folder).model == model
+    True
+    """
     path = Path(directory) / DETECTOR_DESCRIPTION
     description, refusal = read_description(path, "a detector"), f"{path} does not describe a detector"
     model = part(DetectorModel, description, "model", refusal)
@@ -122,7 +158,15 @@ def weights_digest(detector: Detector, variant: str | None = None) -> str:
 
 
 def save_branch(path: Path, branch: Branch) -> None:
-    """Write a branch as one safetensors file; its metadata say how to build it."""
+    """Write a branch as one safetensors file; its metadata say how to build it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    branch
+        On any device.
+    """
     description = {
         "variant": branch.variant,
         "detector_model": branch.detector_model.model_dump_json(),
@@ -135,7 +179,34 @@ def save_branch(path: Path, branch: Branch) -> None:
 
 
 def load_branch(path: str | Path) -> Branch:
-    """The branch that `save_branch` wrote, on the CPU and in evaluation mode."""
+    """Load the branch that `save_branch` wrote.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    Branch
+        On the CPU, in evaluation mode.
+
+    Raises
+    ------
+    PersonSearchError
+        If the file is missing or damaged, or does not hold a branch.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from personsearch_core import build_branch
+    >>> detector = DetectorModel(backbone="resnet18", initial_weights=None, norm="group")
+    >>> recipe = BranchModel(embedding_dim=8, initial_weights="random")
+    >>> file = Path(tempfile.mkdtemp()) / "branch.safetensors"
+    >>> save_branch(file, build_branch("j4", detector, recipe))
+    >>> load_branch(file).variant
+    'j4'
+    """
     state = load_weights(path)
     with safe_open(path, framework="pt") as file:
         header = file.metadata() or {}

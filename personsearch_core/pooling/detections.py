@@ -23,12 +23,11 @@ from personsearch_core.data.network_input import (
 from personsearch_core.data.prefetch import NetworkInputs, brought, decode_threads, in_batches, prefetch
 from personsearch_core.data.scenes import Scene
 from personsearch_core.models.candidates import suppress
-from personsearch_core.models.compute import batch_on, model_device, neighbours_count, prepare
+from personsearch_core.models.compute import autocast, batch_on, model_device, neighbours_count, prepare
 from personsearch_core.models.detector import Detector
 from personsearch_core.pooling.rois import in_original_pixels, pool_people
-from personsearch_core.pooling.stored import Rows, stored_rows
+from personsearch_core.pooling.stored import PooledRows, stored_rows
 from personsearch_core.recipes import DetectionsRecipe
-from personsearch_core.training.optimisation import autocast
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,5 +131,5 @@ def _pool_boxes(
     ]
     pooled = pool_people([item.placed for item in batch], everyone, shared, recipe.roi)
     where = f"detections, images {batch[0].scene.image_id} to {batch[-1].scene.image_id}"
-    rows = Rows(pooled) if shared is None else stored_rows(pooled, recipe.dtype, where)
+    rows = PooledRows(pooled) if shared is None else stored_rows(pooled, recipe.dtype, where)
     return np.split(rows.here(where), np.cumsum([len(own) for own in everyone])[:-1])

@@ -26,7 +26,7 @@ from personsearch_core.data.prefetch import (
 )
 from personsearch_core.data.scenes import Scene
 from personsearch_core.errors import PersonSearchError
-from personsearch_core.models.compute import batch_on, model_device, neighbours_count, prepare
+from personsearch_core.models.compute import autocast, batch_on, model_device, neighbours_count, prepare
 from personsearch_core.models.detector import Detector
 from personsearch_core.pooling.rois import (
     clipped_rois,
@@ -34,9 +34,8 @@ from personsearch_core.pooling.rois import (
     pool_shared_map,
     roi_boxes,
 )
-from personsearch_core.pooling.stored import Rows, in_blocks, stored_rows
+from personsearch_core.pooling.stored import PooledRows, in_blocks, stored_rows
 from personsearch_core.recipes import FeaturesRecipe
-from personsearch_core.training.optimisation import autocast
 
 SHARD_ROWS = 256
 """Rows of the feature store that are computed together."""
@@ -203,7 +202,7 @@ def _requests(plan: RowPlan, rows: NDArray[np.int64]) -> list[_Request]:
 
 def _parts(
     detector: Detector | None, recipe: FeaturesRecipe, plan: RowPlan, groups: Sequence[Sequence[_Request]]
-) -> Iterator[Rows]:
+) -> Iterator[PooledRows]:
     """The rows of all requests, in order; each group forms batches of its own."""
     if recipe.roi.variant == "disj":
         return _cropped(recipe, plan, chain.from_iterable(groups))
@@ -216,17 +215,17 @@ def _required(detector: Detector | None, recipe: FeaturesRecipe) -> Detector:
     return detector
 
 
-def _cropped(recipe: FeaturesRecipe, plan: RowPlan, requests: Iterable[_Request]) -> Iterator[Rows]:
-    def crop(request: _Request) -> Rows:
+def _cropped(recipe: FeaturesRecipe, plan: RowPlan, requests: Iterable[_Request]) -> Iterator[PooledRows]:
+    def crop(request: _Request) -> PooledRows:
         image = read_scene(plan.scenes[request.scene])
-        return Rows(crop_people(image, plan.rois[request.rows], recipe.roi, request.mirrored))
+        return PooledRows(crop_people(image, plan.rois[request.rows], recipe.roi, request.mirrored))
 
     return prefetch(crop, requests, threads=decode_threads(), ahead=4 * recipe.batch_images)
 
 
 def _pooled(
     detector: Detector, recipe: FeaturesRecipe, plan: RowPlan, groups: Sequence[Sequence[_Request]]
-) -> Iterator[Rows]:
+) -> Iterator[PooledRows]:
     detector = prepare(detector.eval(), recipe.compute)
     device = model_device(detector)
     require_decoder(detector.model, device)

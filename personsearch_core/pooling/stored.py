@@ -20,10 +20,10 @@ STORED_DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class PooledRows:
     """Rows (n, C, H, W) as a store has them: on the device that made them, or in this machine's memory.
 
-    pooled: (2,) the least and the greatest value before the cast, on that device; None if they are checked.
+    pooled: (2,) the smallest and largest value before the cast, on that device; None if they are checked.
     arrival: of rows that are still on their way to this machine's memory.
     """
 
@@ -31,8 +31,8 @@ class Rows:
     pooled: Tensor | None = None
     arrival: torch.cuda.Event | None = None
 
-    def __getitem__(self, some: slice) -> Rows:
-        return Rows(self.values[some], self.pooled)
+    def __getitem__(self, some: slice) -> PooledRows:
+        return PooledRows(self.values[some], self.pooled)
 
     def here(self, where: str) -> NDArray[np.generic]:
         """In this machine's memory. Raises PersonSearchError if values are or became infinite."""
@@ -45,23 +45,23 @@ class Rows:
         return rows
 
 
-def stored_rows(pooled: Tensor, dtype: str, where: str) -> Rows:
+def stored_rows(pooled: Tensor, dtype: str, where: str) -> PooledRows:
     """Pooled maps in the dtype of a store; on a GPU without waiting, to be checked when they arrive.
 
     Raises PersonSearchError on a CPU if values are or become infinite.
     """
     stored = pooled.to(STORED_DTYPES[dtype], memory_format=torch.contiguous_format)
     if pooled.device.type != "cpu":
-        return Rows(stored, value_range(pooled))
+        return PooledRows(stored, value_range(pooled))
     # One pass over the values that are stored, 20 times faster than `isfinite`.
     if not torch.isfinite(value_range(stored)).all():
         _require_range(value_range(pooled), stored, where)
-    return Rows(stored)
+    return PooledRows(stored)
 
 
-def in_blocks(parts: Iterator[Rows], sizes: Sequence[int]) -> Generator[Rows]:
+def in_blocks(parts: Iterator[PooledRows], sizes: Sequence[int]) -> Generator[PooledRows]:
     """Rows that come in parts, as blocks of these sizes; what is left of a part begins the next block."""
-    part: Rows | None = None
+    part: PooledRows | None = None
     copying: torch.cuda.Stream | None = None
     for size in sizes:
         ranges: list[Tensor] = []
@@ -78,7 +78,7 @@ def in_blocks(parts: Iterator[Rows], sizes: Sequence[int]) -> Generator[Rows]:
                 ranges.append(some.pooled)
             part, filled = part[len(some.values) :], filled + len(some.values)
         assert values is not None
-        rows = Rows(values, torch.stack(ranges) if ranges else None)
+        rows = PooledRows(values, torch.stack(ranges) if ranges else None)
         if values.is_cuda:
             copying = copying or torch.cuda.Stream(values.device)
             yield _sent(rows, copying)
@@ -86,14 +86,14 @@ def in_blocks(parts: Iterator[Rows], sizes: Sequence[int]) -> Generator[Rows]:
             yield rows
 
 
-def _sent(rows: Rows, copying: torch.cuda.Stream) -> Rows:
+def _sent(rows: PooledRows, copying: torch.cuda.Stream) -> PooledRows:
     """Copy rows of a GPU to pinned memory on a stream of their own."""
     copying.wait_stream(torch.cuda.current_stream(rows.values.device))
     with torch.cuda.stream(copying):
         values, pooled = (None if each is None else _pinned_copy(each) for each in (rows.values, rows.pooled))
         arrival = copying.record_event()
     assert values is not None
-    return Rows(values, pooled, arrival)
+    return PooledRows(values, pooled, arrival)
 
 
 def _pinned_copy(values: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ def _pinned_copy(values: Tensor) -> Tensor:
 
 
 def value_range(values: Tensor) -> Tensor:
-    """(2,) the least and the greatest value; NaN is both. Of no values, zeros."""
+    """(2,) the smallest and largest value; NaN is both. Of no values, zeros."""
     return torch.stack(values.aminmax()) if values.numel() else values.new_zeros(2)
 
 

@@ -17,7 +17,22 @@ _SHOWN_SIZE = (880, 660)
 class Person:
     """One person in a picture.
 
-    number: from 1, best first. box: x1, y1, x2, y2 in pixels of the picture. embedding: (D,) float32.
+    Attributes
+    ----------
+    number
+        From 1, best first.
+    box
+        x1, y1, x2, y2 in pixels of the picture.
+    score
+        Detection score, from 0 to 1.
+    embedding
+        (D,) float32.
+
+    Examples
+    --------
+    >>> import torch
+    >>> Person(number=1, box=(10.0, 20.0, 50.0, 120.0), score=0.9, embedding=torch.zeros(256))
+    Person(number=1, box=(10.0, 20.0, 50.0, 120.0), score=0.9)
     """
 
     number: int
@@ -26,12 +41,23 @@ class Person:
     embedding: Tensor = field(repr=False, compare=False)
 
     def as_json(self) -> dict[str, object]:
-        """What `--json` gives of a person to choose."""
+        """The person as `search --json` lists it."""
         return {"person": self.number, "box": list(self.box), "score": self.score}
 
 
 class FoundPeople(tuple[Person, ...]):
-    """The people of one picture, best first; it draws them, outlined and numbered, in a notebook."""
+    """The people of one picture, best first; in a notebook it draws them, outlined and numbered.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> picture = torch.zeros(3, 120, 90, dtype=torch.uint8)
+    >>> boxes = np.array([[10, 20, 50, 110]], np.float32)
+    >>> people = FoundPeople.of(picture, boxes, scores=torch.tensor([0.9]), embeddings=torch.zeros(1, 256))
+    >>> len(people), people[0].box, people.draw().size
+    (1, (10.0, 20.0, 50.0, 110.0), (90, 120))
+    """
 
     pixels: Tensor
     """The picture, uint8 (3, H, W)."""
@@ -49,11 +75,11 @@ class FoundPeople(tuple[Person, ...]):
         return found
 
     def picture(self) -> Image.Image:
-        """The picture as it is."""
+        """The picture without outlines."""
         return Image.fromarray(self.pixels.permute(1, 2, 0).cpu().numpy())
 
     def draw(self) -> Image.Image:
-        """The picture with everybody outlined and numbered."""
+        """The picture with all people outlined and numbered."""
         return outline(
             self.picture(), [person.box for person in self], [str(person.number) for person in self]
         )

@@ -33,7 +33,20 @@ _LEFT_OUT = np.int16(-128)
 class CoarseRows:
     """A copy of rows in bfloat16, for a quick product.
 
-    rows: (N, D) bfloat16. error: the largest distance of a row from its copy. longest: of the rows' lengths.
+    Attributes
+    ----------
+    rows
+        (N, D) bfloat16.
+    error
+        The largest Euclidean distance of a row from its copy.
+    longest
+        The largest Euclidean norm of a row.
+
+    Examples
+    --------
+    >>> copy = CoarseRows.of([torch.eye(3).half()], count=3, dimensions=3)
+    >>> copy.rows.dtype, copy.error, copy.longest
+    (torch.bfloat16, 0.0, 1.0)
     """
 
     rows: Tensor
@@ -42,7 +55,7 @@ class CoarseRows:
 
     @classmethod
     def of(cls, parts: Iterable[Tensor], count: int, dimensions: int) -> CoarseRows:
-        """Copy float16 rows that come in parts (n, D), `count` in all."""
+        """Copy float16 rows that come in parts (n, D), `count` in total."""
         # NumPy asks for huge pages, with which the product takes two thirds of the time.
         rows = torch.from_numpy(np.empty((count, dimensions), np.int16)).view(torch.bfloat16)
         buffers = torch.empty((2, COPIED_ROWS, dimensions))
@@ -101,6 +114,11 @@ class Similarities:
             Fewer are given if fewer are kept.
         kept
             (N,) bool: the rows to choose from; all by default.
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            (k,) rows and (k,) similarities.
         """
         if not len(self):
             return np.zeros(0, np.int64), np.zeros(0, np.float32)

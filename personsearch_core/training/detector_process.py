@@ -16,7 +16,7 @@ from personsearch_core.data.network_input import require_decoder
 from personsearch_core.data.prefetch import brought
 from personsearch_core.data.sampling import TrainingSet, TrainingStream
 from personsearch_core.data.scenes import Scene
-from personsearch_core.models.compute import arrange, prepare
+from personsearch_core.models.compute import arrange, autocast, prepare
 from personsearch_core.models.detector import Detector, build_detector
 from personsearch_core.models.states import save_weights
 from personsearch_core.models.weights import load_initial_weights, save_branch, save_detector
@@ -44,7 +44,6 @@ from personsearch_core.training.memory import advice_when_out_of_memory
 from personsearch_core.training.metrics_log import finish_history
 from personsearch_core.training.optimisation import (
     apply_gradients,
-    autocast,
     build_optimiser,
     gradient_scaler,
     set_rate,

@@ -1,4 +1,4 @@
-"""Optimisers, rates and precision, shared by all trainers."""
+"""Optimisers, rates and gradients, shared by all trainers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from personsearch_core.recipes import Compute
-
-AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def build_optimiser(
@@ -38,12 +36,6 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of every group."""
     for group in optimiser.param_groups:
         group["lr"] = rate
-
-
-def autocast(compute: Compute, device: torch.device) -> torch.autocast:
-    """Context that runs a forward pass at the recipe's precision; does nothing for fp32."""
-    dtype = AUTOCAST_DTYPES.get(compute.precision)
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 def gradient_scaler(compute: Compute, device: torch.device) -> torch.amp.GradScaler:

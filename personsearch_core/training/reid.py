@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from personsearch_core.amounts import Amount
 from personsearch_core.identities import IntArray, ReidLabels, hold_out_identities
+from personsearch_core.models.compute import autocast
 from personsearch_core.models.states import save_weights
 from personsearch_core.recipes import ReidRecipe
 from personsearch_core.sampling import PKSampler
@@ -33,13 +34,7 @@ from personsearch_core.training.loop import (
 )
 from personsearch_core.training.memory import advice_when_out_of_memory
 from personsearch_core.training.metrics_log import finish_history
-from personsearch_core.training.optimisation import (
-    autocast,
-    build_optimiser,
-    gradient_scaler,
-    set_rate,
-    take_step,
-)
+from personsearch_core.training.optimisation import build_optimiser, gradient_scaler, set_rate, take_step
 from personsearch_core.training.phases import Phases
 from personsearch_core.training.reid_inputs import check_group, check_inputs
 from personsearch_core.training.reid_losses import ReidLosses, StepLosses

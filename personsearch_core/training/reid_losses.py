@@ -12,11 +12,10 @@ from torch.nn import functional as F
 
 from personsearch_core.identities import IntArray
 from personsearch_core.losses.build import WeightedSum, build_objective, free_name
-from personsearch_core.losses.objective import Batch, Rows, rows_of
-from personsearch_core.models.compute import compiled, on_device
+from personsearch_core.losses.objective import Batch, BatchRows, rows_of
+from personsearch_core.models.compute import autocast, compiled, on_device
 from personsearch_core.recipes import ReidRecipe
 from personsearch_core.training.group import Alone
-from personsearch_core.training.optimisation import autocast
 from personsearch_core.training.watching import losses_by_source
 
 
@@ -50,7 +49,7 @@ class ReidLosses(nn.Module):
         self._replayed = recipe.cuda_graphs and device.type == "cuda" and alone
         embed: Callable[[Tensor], Tensor] = branch
         self._graph: (
-            Callable[[Tensor, Tensor, Rows, int], tuple[Tensor, dict[str, Tensor], Tensor]] | None
+            Callable[[Tensor, Tensor, BatchRows, int], tuple[Tensor, dict[str, Tensor], Tensor]] | None
         ) = None
         if recipe.compute.compile:
             # Norms over processes break a graph.
@@ -100,7 +99,7 @@ class ReidLosses(nn.Module):
         return F.normalize(embeddings.float(), dim=1) if self.recipe.branch.loss_normalise else embeddings
 
     def _whole(
-        self, features: Tensor, labels: Tensor, rows: Rows, phase: int
+        self, features: Tensor, labels: Tensor, rows: BatchRows, phase: int
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """What becomes one graph: the loss, what to watch, and the embeddings."""
         embeddings = self._embedded(self.branch, features, len(labels))

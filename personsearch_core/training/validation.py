@@ -16,12 +16,11 @@ from personsearch_core.data.scenes import Scene
 from personsearch_core.evaluation.detection import evaluate_detection
 from personsearch_core.evaluation.records import Detections, GroundTruth
 from personsearch_core.identities import UNLABELLED
-from personsearch_core.models.compute import batch_on, model_device
+from personsearch_core.models.compute import autocast, batch_on, model_device
 from personsearch_core.models.detector import Detector
 from personsearch_core.pooling.rois import in_original_pixels
 from personsearch_core.recipes import Compute
 from personsearch_core.training.group import Alone
-from personsearch_core.training.optimisation import autocast
 
 SCORE_THRESHOLD = 0.05
 BATCH_IMAGES = 8

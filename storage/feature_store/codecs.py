@@ -60,9 +60,27 @@ class Axes:
 
 @dataclass(frozen=True, eq=False)
 class RowCodec:
-    """How rows (C, ...) of float16 or float32 are stored. Raises StorageError where that cannot be.
+    """How rows are encoded for storage: in fewer bits, in fewer channels, or both.
 
-    values: `int8`, or `float` for numbers of the rows' own type. axes: None to store all channels.
+    Parameters
+    ----------
+    row_shape, dtype
+        Of the rows: (C, ...), float16 or float32.
+    values
+        `int8`, or `float` for numbers of the rows' own type.
+    axes
+        The axes that are stored instead of the channels, from `principal_axes`; None stores all channels.
+
+    Raises
+    ------
+    StorageError
+        If rows of this shape or dtype cannot be encoded, or the axes do not fit them.
+
+    Examples
+    --------
+    >>> codec = RowCodec((16, 8, 4), np.dtype(np.float16), values="int8")
+    >>> codec.stored
+    ((16, 36), dtype('uint8'))
     """
 
     row_shape: tuple[int, ...]
@@ -171,19 +189,25 @@ def principal_axes(parts: Iterable[np.ndarray], channels: int) -> Axes:
     Parameters
     ----------
     parts
-        Each (n, C, ...): the sample, in one order whoever gives it, since sums depend on it.
+        The sample, (n, C, ...) each. The order matters, because floating-point sums depend on it.
     channels
-        1 .. C: how many axes.
+        Number of axes, 1 to C.
 
     Returns
     -------
     Axes
-        By falling variance; the largest number of each axis is positive, which makes its sign definite.
+        By falling variance. The sign of each is the one that makes its largest number positive.
 
     Raises
     ------
     StorageError
-        There are no rows, or fewer channels than are asked for.
+        The sample is empty, or has fewer channels.
+
+    Examples
+    --------
+    >>> rows = np.array([[1, 1], [2, 2], [-3, -3]], np.float32)
+    >>> principal_axes([rows], channels=1).axes.astype(float).round(2).tolist()
+    [[0.71, 0.71]]
     """
     total, products, count = np.zeros(0), np.zeros((0, 0)), 0
     for row in (row for rows in parts for row in rows):
@@ -208,9 +232,9 @@ def parse_axes(content: bytes, where: str) -> Axes:
         found = load(content)
         mean, axes = found["mean"], found["axes"]
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise StorageError(f"{where} is damaged: {error}; build its artifact again") from error
+        raise StorageError(f"{where} is damaged: {error}; rebuild its artifact") from error
     if mean.dtype != np.float32 or axes.dtype != np.float32 or axes.ndim != 2 or mean.ndim != 1:
-        raise StorageError(f"{where} is damaged: it does not hold principal axes; build its artifact again")
+        raise StorageError(f"{where} is damaged: it does not hold principal axes; rebuild its artifact")
     return Axes(mean, axes)
 
 
@@ -230,9 +254,7 @@ def parse_codec(noted: Mapping[str, Any], axes: Axes | None, where: str) -> RowC
     except (KeyError, TypeError, ValueError) as error:
         raise StorageError(f"{where} is damaged: its codec cannot be read: {error!r}") from error
     if codec.description != dict(noted):
-        raise StorageError(
-            f"{where}: its {CODEC_FILE} is damaged or of another array; build its artifact again"
-        )
+        raise StorageError(f"{where}: its {CODEC_FILE} is damaged or of another array; rebuild its artifact")
     return codec
 
 

@@ -76,7 +76,7 @@ def named_codec(
         try:
             content = read_file()
         except FileNotFoundError as error:
-            raise StorageError(f"{where}: its {CODEC_FILE} is missing; build its artifact again") from error
+            raise StorageError(f"{where}: its {CODEC_FILE} is missing; rebuild its artifact") from error
         axes = parse_axes(content, CODEC_FILE)
     codec = parse_codec(noted, axes, where)
     if codec.stored != (tuple(shape), dtype):

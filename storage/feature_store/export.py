@@ -45,6 +45,14 @@ def export_rows(reader: FeatureReader, indices: ArrayLike, target: str | Path) -
         A row is outside the store.
     StorageError
         The suffix is another, or the index has another length.
+
+    Examples
+    --------
+    >>> with open_features(features) as reader:
+    ...     export_rows(reader, [0, 3], work / "two.npz")
+    >>> with np.load(work / "two.npz") as exported:
+    ...     exported["row"].tolist(), exported["person_id"].tolist(), exported["person_id_is_null"].tolist()
+    ([0, 3], ['7', ''], [False, True])
     """
     target = Path(target)
     if target.suffix not in FORMATS:

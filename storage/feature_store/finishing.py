@@ -31,8 +31,13 @@ from storage.urls import local_path
 def finish_features(path: str | Path) -> str:
     """Write the digests of a store whose shards all exist, and return its content digest.
 
-    The digests are those that the shards' writers noted of the rows in memory; a shard without a note
-    is missing. Calling it again, also from several processes at once, changes nothing.
+    The digests are those that the shards' writers recorded of the rows in memory; a shard without them counts
+    as missing. Calling it again, or from several processes at once, changes nothing.
+
+    Parameters
+    ----------
+    path
+        The store's folder.
 
     Returns
     -------
@@ -44,6 +49,11 @@ def finish_features(path: str | Path) -> str:
     ------
     StorageError
         Shards are missing.
+
+    Examples
+    --------
+    >>> finish_features(features)[:8]
+    '36817dcb'
     """
     group = local_path(path)
     layout = read_layout(group)
@@ -70,7 +80,7 @@ def _clear(work: Path) -> None:
     try:
         remove_tree(work)
     except OSError as error:
-        # Another process may be making a shard again that is there; it removes what it has written.
+        # Another process may be rebuilding a shard that exists; it removes what it has written.
         if error.errno != errno.ENOTEMPTY:
             raise
 
@@ -120,7 +130,7 @@ def _digest_blocks(group: Path, layout: ArrayLayout, pieces: Sequence[str]) -> l
         if digest_pieces(rows, layout.rows_per_shard) != tuple(pieces[shards.start : shards.stop]):
             raise StorageError(
                 f"a shard of {group / ARRAY}, {shards.start} to {shards.stop - 1}, does not have the rows"
-                " that were written: run again what makes it"
+                " that were written: rebuild its artifact"
             )
         digests.extend(digest_pieces(rows, BLOCK_ROWS))
     return digests

@@ -33,6 +33,11 @@ def write_index(path: str | Path, table: pa.Table) -> None:
     ------
     StorageError
         Rows are missing or out of order.
+
+    Examples
+    --------
+    >>> people = {"row": [0, 1], "dataset": ["prw", "prw"], "person_id": ["7", None]}
+    >>> write_index(work, pa.table(people))
     """
     if "row" not in table.column_names:
         raise StorageError(f"the index of {path} needs a column 'row'; it has {table.column_names}")
@@ -74,8 +79,8 @@ def check_index(group: Path, n_rows: int) -> None:
         noted = read_manifest(group / FILE_NAME).files.get(INDEX_FILE)
         if noted is not None and (not file.exists() or digest_file(file) != noted.sha256):
             raise StorageError(
-                f"{file} is damaged: its digest is not the one in the artifact's manifest; make "
-                "the artifact again"
+                f"{file} is damaged: its digest is not the one in the artifact's manifest; "
+                "rebuild the artifact"
             )
     if not file.exists():
         return

@@ -13,12 +13,31 @@ from storage.feature_store.reader import FeatureReader
 
 
 def join_readers(readers: Sequence[FeatureReader]) -> FeatureReader:
-    """One reader of all rows, in the order of the readers; closing it closes them.
+    """Read several feature stores as one.
 
-    Raises StorageError if there is no reader, or if their rows differ in shape or type.
+    Parameters
+    ----------
+    readers
+        At least one. Their rows have one shape and dtype.
+
+    Returns
+    -------
+    FeatureReader
+        Of all rows, in the order of the readers; closing it closes them.
+
+    Raises
+    ------
+    StorageError
+        If `readers` is empty, or if their rows differ in shape or dtype.
+
+    Examples
+    --------
+    >>> both = join_readers([open_features(features), open_features(features)])
+    >>> len(both), both.rows([1, 5]).tolist()
+    (8, [[2.0, 3.0], [2.0, 3.0]])
     """
     if not readers:
-        raise StorageError("there is no feature store to read")
+        raise StorageError("join_readers needs at least one reader")
     first = readers[0]
     for other in readers[1:]:
         if (other.shape[1:], other.dtype) != (first.shape[1:], first.dtype):

@@ -35,7 +35,7 @@ class IndirectLayoutError(StorageError):
 
 @dataclass(frozen=True)
 class ArrayLayout:
-    """A sharded array of rows: one row a chunk, whole rows a shard.
+    """A sharded array of rows: one row per chunk, whole rows per shard.
 
     Each shard file has `rows_per_shard` rows in any order, each raw or as one Zstandard frame, with or
     without a CRC-32C, and the shard's index of (offset, length) at its end or start.

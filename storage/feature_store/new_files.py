@@ -29,7 +29,7 @@ _AT_ONCE = 8 << 20
 def write_new(file: Path, parts: Sequence[bytes | memoryview], *, flush: bool) -> os.stat_result:
     """Write `parts`, one after another, to a new file; returns its stat, which a reader will find.
 
-    The first part goes directly as far as it is aligned. Raises FileExistsError when the file exists;
+    The aligned beginning of the first part is written directly. Raises FileExistsError when the file exists;
     whatever else goes wrong, the file is gone.
     """
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o666)

@@ -20,15 +20,34 @@ Tier = Literal["auto", "memory", "disk", "remote"]
 
 
 class FeatureReader(ABC):
-    """Random access to the rows of a feature store. Opened by `open_features`; threads may share one."""
+    """Random access to the rows of a feature store. `open_features` opens one; threads may share it.
+
+    Attributes
+    ----------
+    tier
+        Where rows are read from: `memory`, `disk` or `remote`.
+    shape
+        (N, *row shape).
+    dtype
+        Of the rows that `rows` returns.
+    location
+        The folder or URL that was opened.
+
+    Examples
+    --------
+    >>> with open_features(features, "disk") as reader:
+    ...     len(reader), reader.shape, reader.dtype.name
+    ...     reader.rows([[3, 0]]).tolist()
+    ...     reader.index["person_id"].to_pylist()
+    (4, (4, 2), 'float16')
+    [[[6.0, 7.0], [0.0, 1.0]]]
+    ['7', '7', '9', None]
+    """
 
     tier: Tier
     shape: tuple[int, ...]
-    """(N, *row shape)."""
     dtype: np.dtype
-
     location: str | None = None
-    """Where `open_features` found it."""
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype, read_index: Callable[[], pa.Table]) -> None:
         self.shape = shape
@@ -37,7 +56,7 @@ class FeatureReader(ABC):
 
     @cached_property
     def index(self) -> pa.Table:
-        """The table of `index.parquet`, read when first asked for. Raises StorageError when there is none."""
+        """The table of `index.parquet`, read on first use. Raises StorageError if the file is missing."""
         return self._read_index()
 
     def __repr__(self) -> str:

@@ -85,7 +85,7 @@ class RemoteReader(FeatureReader):
             if len(block) != length:
                 raise StorageError(
                     f"{path} gave {len(block)} bytes instead of {length} from byte {offset}: it is truncated,"
-                    " or the server knows no ranges"
+                    " or the server does not support ranges"
                 )
             blocks.append(block)
         return blocks

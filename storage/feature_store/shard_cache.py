@@ -44,8 +44,20 @@ _PIECE = 16 << 20
 class ShardCache:
     """A folder of shards, shared by all readers of this machine.
 
-    folder: may be missing. limit: bytes of all shards together.
-    files: the files of the artifact that is read, by name, of which the shards are held to their SHA-256.
+    Parameters
+    ----------
+    folder
+        Created if needed.
+    limit
+        Bytes that all shards together may take.
+    files
+        Size and SHA-256 of the artifact's files by name, as its manifest has them; shards are checked against
+        them.
+
+    Examples
+    --------
+    >>> cache = ShardCache(work, limit=20 << 30, files={})
+    >>> open_features("s3://bucket/store/features/KEY", shard_cache=cache)  # doctest: +SKIP
     """
 
     folder: Path

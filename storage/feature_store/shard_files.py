@@ -69,7 +69,7 @@ def missing_shard(array: str, layout: ArrayLayout, shard: int) -> StorageError:
     rows = layout.shard_rows(shard)
     return StorageError(
         f"{array} is unfinished: shard {shard} (rows {rows.start} to {rows.stop - 1}) is missing;"
-        " run again what makes it"
+        " rebuild its artifact"
     )
 
 
@@ -99,15 +99,15 @@ def decode_row(data: bytes, out: np.ndarray, layout: ArrayLayout, where: str) ->
     if layout.rows_have_crc:
         data, crc = data[:-4], data[-4:]
         if crc32c(data) != int.from_bytes(crc, "little"):
-            raise StorageError(f"{where} is damaged: its CRC-32C does not hold; re-make its shard")
+            raise StorageError(f"{where} is damaged: its CRC-32C does not match; rebuild its shard")
     if layout.compressed:
         try:
             data = Zstd().decode(data)
         except (RuntimeError, ValueError) as error:
-            raise StorageError(f"{where} is damaged: {error}; re-make its shard") from error
+            raise StorageError(f"{where} is damaged: {error}; rebuild its shard") from error
     if len(data) != out.nbytes:
         raise StorageError(
-            f"{where} is damaged: {len(data)} bytes instead of {out.nbytes}; re-make its shard"
+            f"{where} is damaged: {len(data)} bytes instead of {out.nbytes}; rebuild its shard"
         )
     out[:] = np.frombuffer(data, np.uint8)
 

@@ -42,11 +42,11 @@ def decode_index(data: bytes, layout: ArrayLayout, file_bytes: int | None, where
     """
     if len(data) != layout.index_bytes:
         raise StorageError(
-            f"{where} is truncated: {len(data)} of {layout.index_bytes} bytes of index; re-make the shard"
+            f"{where} is truncated: {len(data)} of {layout.index_bytes} bytes of index; rebuild the shard"
         )
     body = data[: 16 * layout.rows_per_shard]
     if layout.index_has_crc and crc32c(body) != int.from_bytes(data[-4:], "little"):
-        raise StorageError(f"{where} is damaged: the CRC-32C of its index does not hold; re-make the shard")
+        raise StorageError(f"{where} is damaged: the CRC-32C of its index does not match; rebuild the shard")
     pairs = np.frombuffer(body, "<i8").reshape(-1, 2)
     offsets, lengths = pairs[:, 0].copy(), pairs[:, 1].copy()
     _check_extents(offsets, lengths, layout, file_bytes, where)
@@ -67,5 +67,5 @@ def _check_extents(
         slot = int(np.flatnonzero(wrong)[0])
         raise StorageError(
             f"{where} is damaged or truncated: its row {slot} should lie at byte {offsets[slot]},"
-            f" {lengths[slot]} bytes long, in a file of {file_bytes} bytes; re-make the shard"
+            f" {lengths[slot]} bytes long, in a file of {file_bytes} bytes; rebuild the shard"
         )

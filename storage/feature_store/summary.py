@@ -25,11 +25,34 @@ from storage.urls import local_path
 
 @dataclass(frozen=True)
 class FeatureSummary:
-    """`array_bytes` as numbers in memory, `stored_bytes` as shard files on disk; `codec` says how rows are
-    stored.
+    """What a feature store holds.
 
-    `identities` counts rows by (dataset, person_id), most rows first; rows of unknown identity are apart.
-    `content_digest` is None while the store is unfinished, `made_by` the attributes that its maker gave.
+    Attributes
+    ----------
+    path
+        The store's folder.
+    shape, dtype
+        Of the array as it is read: (N, *row shape).
+    array_bytes, stored_bytes
+        Bytes of the array in memory, and of its shards on disk.
+    n_shards, missing_shards, rows_per_shard
+        Number of shards, those that are not written yet, and rows of one.
+    compressed, codec
+        Whether rows are compressed, and how they are encoded; None if they are stored unchanged.
+    content_digest
+        SHA-256 of the rows; None while shards are missing.
+    made_by
+        The `attributes` that `create_features` was given.
+    identities, rows_without_identity
+        Rows per (dataset, person_id), most rows first, and the number of rows of unknown people.
+
+    Examples
+    --------
+    >>> summary = summarise_features(features)
+    >>> summary.shape, summary.dtype, summary.array_bytes, summary.missing_shards
+    ((4, 2), 'float16', 16, ())
+    >>> summary.identities, summary.rows_without_identity
+    ({('prw', '7'): 2, ('prw', '9'): 1}, 1)
     """
 
     path: str
@@ -49,12 +72,27 @@ class FeatureSummary:
 
 
 def summarise_features(path: str | Path) -> FeatureSummary:
-    """Describe the local feature store at `path`, finished or not; no row is read.
+    """Describe a feature store, finished or not, without reading rows.
+
+    Parameters
+    ----------
+    path
+        A local folder.
+
+    Returns
+    -------
+    FeatureSummary
+        From its metadata, its index and the sizes of its files.
 
     Raises
     ------
     StorageError
         The store is missing, or its metadata or its index are damaged.
+
+    Examples
+    --------
+    >>> summarise_features(features).n_shards
+    1
     """
     group = local_path(path)
     layout = read_layout(group)
@@ -83,7 +121,23 @@ def summarise_features(path: str | Path) -> FeatureSummary:
 def features_bytes(
     n_rows: int, row_shape: Sequence[int], dtype: DTypeLike = np.float16, rows_per_shard: int = ROWS_PER_SHARD
 ) -> int:
-    """Bytes on disk of the shards of an uncompressed store."""
+    """How many bytes the shards of an uncompressed store take on disk.
+
+    Parameters
+    ----------
+    n_rows, row_shape, dtype, rows_per_shard
+        As for `create_features`.
+
+    Returns
+    -------
+    int
+        Bytes.
+
+    Examples
+    --------
+    >>> features_bytes(n_rows=256, row_shape=(2,), dtype=np.float16)  # with 4,100 bytes of shard index
+    5124
+    """
     n_shards = -(-n_rows // rows_per_shard)
     return n_rows * math.prod(row_shape) * np.dtype(dtype).itemsize + n_shards * (16 * rows_per_shard + 4)
 

@@ -1,4 +1,4 @@
-"""Holding a feature store to its digests, and removing what is damaged, so that only this is made again."""
+"""Checking a feature store against its digests, and removing damaged shards so that only they are rebuilt."""
 
 from __future__ import annotations
 
@@ -24,7 +24,21 @@ Check = Callable[[int], str | None]
 
 @dataclass(frozen=True)
 class DamagedShard:
-    """A shard that does not match its digests, its rows, and the reason."""
+    """A shard that does not match its digests.
+
+    Attributes
+    ----------
+    shard, rows
+        Its number, and the numbers of its rows.
+    reason
+        What is wrong with it.
+
+    Examples
+    --------
+    >>> shard = DamagedShard(shard=1, rows=range(256, 512), reason="it is truncated")
+    >>> len(shard.rows)
+    256
+    """
 
     shard: int
     rows: range
@@ -34,11 +48,11 @@ class DamagedShard:
 def verify_features(
     path: str | Path, *, threads: int = 2, progress: Callable[[int, int], None] | None = None
 ) -> list[DamagedShard]:
-    """Read every shard of a finished store and compare its rows with what was noted when they were written.
+    """Read every shard of a finished store and check its rows against the digests recorded at writing.
 
-    The digests are those of the rows in memory, before they went to the disk. A store that another program
-    wrote is held to the CRC-32Cs of its rows. The index is held to the digest that the artifact's manifest
-    has of it, and to the checksums of its pages.
+    The digests are those of the rows in memory, before they went to the disk. In a store that another program
+    wrote, the CRC-32Cs of the rows are checked. The index is checked against its digest in the artifact's
+    manifest and against the checksums of its pages.
 
     Parameters
     ----------
@@ -52,13 +66,18 @@ def verify_features(
     Returns
     -------
     list of DamagedShard
-        Empty when every shard is whole.
+        Empty if every shard is intact.
 
     Raises
     ------
     StorageError
         The store is unfinished, its metadata, codec, digests or index are damaged, or it cannot be verified:
         it has neither digests nor checksums.
+
+    Examples
+    --------
+    >>> verify_features(features)
+    []
     """
     group = local_path(path)
     layout = read_layout(group)
@@ -93,7 +112,26 @@ def _check_digests(group: Path, layout: ArrayLayout) -> None:
 
 
 def remove_shards(path: str | Path, shards: Iterable[int]) -> None:
-    """Remove shards, so that whatever made the store makes just these again when it is resumed."""
+    """Remove shards, so that a resumed job rebuilds only these.
+
+    Parameters
+    ----------
+    path
+        A local feature store.
+    shards
+        Their numbers; those that are missing already are skipped.
+
+    Raises
+    ------
+    StorageError
+        The store is missing, or its metadata are damaged.
+
+    Examples
+    --------
+    >>> remove_shards(features, [0])
+    >>> summarise_features(features).missing_shards
+    (0,)
+    """
     group = local_path(path)
     layout = read_layout(group)
     for shard in shards:
@@ -118,5 +156,5 @@ def _check_shard(group: Path, layout: ArrayLayout, shard: int) -> str | None:
         return str(error)
     size = piece_rows(layout.rows_per_shard)
     if digest_pieces(rows, size) != pieces_of(group, layout, shard):
-        return f"shard {shard} ({file}) is damaged: its rows do not have the digest that is noted for them"
+        return f"shard {shard} ({file}) is damaged: its rows do not match their recorded digest"
     return None

@@ -1,7 +1,7 @@
 """Writing a feature store: whole shards, each under a temporary name and then renamed.
 
-Processes that write different shards need no coordination. A resume takes over the shards that hold to the
-digests that their writer noted of the rows in memory.
+Processes that write different shards need no coordination. A resume keeps the shards that match the
+digests that their writer recorded of the rows in memory.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def create_features(
     attributes
         JSON that says what made the array: part of its metadata.
     codec
-        How rows are stored; for rows of this shape and dtype. None to store them as they are.
+        How rows of this shape and dtype are encoded; None stores them unchanged.
     flush
         Whether each shard is on the disk before it appears.
 
@@ -88,6 +88,15 @@ def create_features(
     ------
     StorageError
         The request cannot be stored, or `path` holds an array with other metadata.
+
+    Examples
+    --------
+    >>> with create_features(work, n_rows=300, row_shape=(2,), dtype=np.float32) as writer:
+    ...     writer.write(0, np.zeros((256, 2), np.float32))
+    >>> with create_features(work, n_rows=300, row_shape=(2,), dtype=np.float32) as writer:  # resumes
+    ...     writer.complete_shards
+    ...     writer.write(256, np.ones((44, 2), np.float32))
+    (0,)
     """
     shape = (int(n_rows), *(int(n) for n in row_shape))
     dtype = np.dtype(dtype)
@@ -110,12 +119,30 @@ def create_features(
 
 
 class FeatureWriter:
-    """Writes whole shards into one array. Made by `create_features`; also a context manager."""
+    """Writes whole shards into one array. `create_features` returns one; it is also a context manager.
+
+    Attributes
+    ----------
+    path
+        The store's folder.
+    layout
+        Shape and dtype of the rows as they are stored, and how they are divided into shards.
+    codec
+        How rows are encoded; None if they are stored unchanged.
+
+    Examples
+    --------
+    >>> with create_features(work, n_rows=3, row_shape=(2,)) as writer:
+    ...     writer.write(0, np.arange(6).reshape(3, 2))
+    ...     writer.complete_shards
+    (0,)
+    >>> open_features(work).rows([2]).tolist()
+    [[4.0, 5.0]]
+    """
 
     def __init__(self, path: Path, layout: ArrayLayout, flush: bool, codec: RowCodec | None) -> None:
         self.path = path
         self.layout = layout
-        """Of the rows as they are stored."""
         self.codec = codec
         self._flush = flush
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="shard-write")
@@ -130,10 +157,10 @@ class FeatureWriter:
 
     @property
     def complete_shards(self) -> tuple[int, ...]:
-        """The shards that exist whole, ascending: those that a resumed job need not make.
+        """The finished shards, ascending, which a resumed job can skip.
 
-        What this writer did not write itself is read once and held to the digests that its writer noted of
-        the rows in memory; a shard that does not hold to them, or has no note, is removed.
+        A shard that another writer wrote is read once and checked against the digests that this other writer
+        recorded of its rows in memory; it is removed if it does not match, or has no recorded digests.
         """
         self._wait_for_shards(0)
         complete = complete_shards(self.path / ARRAY, self.layout)
@@ -144,7 +171,7 @@ class FeatureWriter:
                 self._held.add(shard)
             else:
                 file = self.path / ARRAY / self.layout.shard_key(shard)
-                log.warning("%s does not have the rows that were written, and is made again", file)
+                log.warning("%s does not have the rows that were written; it is rebuilt", file)
                 file.unlink(missing_ok=True)
         return tuple(shard for shard in complete if shard in self._held)
 
@@ -152,16 +179,16 @@ class FeatureWriter:
         """Write whole shards; only the array's last shard may be short.
 
         A shard reaches the disk and appears while later ones are written. `complete_shards` and `close` wait
-        for it, as does a `write` that is too far ahead. One that exists is left as it is when its rows are
-        the same.
+        for it, as does a `write` that is too far ahead. A shard that exists with the same rows is not written
+        again.
 
         Parameters
         ----------
         start_row
             The first row of a shard.
         block
-            (rows, *row_shape): converted to the array's dtype or by its codec, and the caller's again on
-            return.
+            (rows, *row_shape): converted to the array's dtype or by its codec. The caller may overwrite it
+            on return.
 
         Raises
         ------
@@ -219,7 +246,7 @@ class FeatureWriter:
         return True
 
     def close(self) -> None:
-        """End writing. Who closes when every shard exists also finishes the store (`finish_features`)."""
+        """Wait for the shards that are being written; if every shard exists, finish the store."""
         try:
             self._wait_for_shards(0)
         finally:
@@ -271,7 +298,7 @@ class FeatureWriter:
         self._pending[shard] = self._pool.submit(self._make_shard, shard, buffer[: len(rows)], buffer)
 
     def _has(self, shard: int, rows: np.ndarray) -> bool:
-        """Whether the shard exists with these rows; one without a note of its rows is made again."""
+        """Whether the shard exists with these rows; one without recorded digests is rebuilt."""
         if not is_complete(self.path / ARRAY, self.layout, shard):
             return False
         noted = pieces_of(self.path, self.layout, shard)
@@ -280,7 +307,7 @@ class FeatureWriter:
         if noted != digest_pieces(rows, piece_rows(self.layout.rows_per_shard)):
             raise StorageError(
                 f"shard {shard} of {self.path} exists with other rows; an existing shard is never rewritten:"
-                " remove it first if it must be made again"
+                " to rebuild it, remove it first"
             )
         return shard in self._held or holds(self.path, self.layout, shard)
 
@@ -308,6 +335,6 @@ class FeatureWriter:
     def _require_noted(self, shard: int, pieces: tuple[str, ...]) -> None:
         if pieces != pieces_of(self.path, self.layout, shard):
             raise StorageError(
-                f"shard {shard} of {self.path} was made again with other rows than {DIGESTS_FILE} notes:"
+                f"shard {shard} of {self.path} was rebuilt with other rows than {DIGESTS_FILE} records:"
                 " it is made from other inputs or by other code; make a new store"
             )

@@ -27,7 +27,7 @@ from flows.run.prefect_api import api
 from flows.search import open_index
 from flows.search.approximate import GRAPH, GRAPH_CHECKSUMS, VERIFIED, Approximate
 from flows.search.layout import EMBEDDINGS, MODEL, SOURCES
-from flows.search.whole import verify_index
+from flows.search.verification import verify_index
 from personsearch_core.checksums import CHECKSUMS, listed_files, problems
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.export import LOADED, load_model

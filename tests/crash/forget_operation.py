@@ -8,10 +8,10 @@ import numpy as np
 
 from data_catalog.rows import Rows, to_tables
 from data_catalog.snapshot import SnapshotWriter
-from flows.forget.forgotten_list import ForgottenList
 from flows.forget.holders import find_holders
 from flows.forget.removal import remove
 from flows.forget.subject import Subject
+from flows.plan.forgotten_list import ForgottenList
 from flows.run.records import RunRecord, records_folder
 from storage.listing import list_entries
 from storage.manifest import Identity

@@ -18,17 +18,17 @@ from flows.search.layout import (
     PEOPLE_SCHEMA,
     SOURCES_SCHEMA,
     Description,
-    Place,
+    IndexedPlace,
     Settings,
     is_index,
     read_description,
 )
 from flows.search.segments import Part, Segments
-from flows.search.sources import Source
-from flows.search.whole import require_whole
+from flows.search.sources import SceneFile
+from flows.search.verification import require_whole
 from tests.crash.bench import Operation, Outcome
 
-SCENES = Place(kind="folder", path="/scenes", from_index="../scenes")
+SCENES = IndexedPlace(kind="folder", path="/scenes", from_index="../scenes")
 DIMENSIONS, STAT = 4, (10, 1)
 BEFORE, AFTER = (0, 1), (1, 2, 3)
 """Numbers of the scenes of the index before and after the update."""
@@ -58,7 +58,7 @@ def _update(index: Path, scenes: tuple[int, ...]) -> None:
         old = read_part(index, description)
         wanted = {(0, _name(scene)): scene for scene in scenes}
         there = {(row["place"], row["image"]) for row in old.sources.to_pylist()}
-        todo = [Source(*key, Path(), "image", *STAT) for key in sorted(wanted.keys() - there)]
+        todo = [SceneFile(*key, Path(), "image", *STAT) for key in sorted(wanted.keys() - there)]
         changes = Changes(todo=todo, kept=dict.fromkeys(sorted(wanted.keys() & there), STAT))
         segments = Segments(index, "this purpose")
         done = {row["image"] for part in segments.read() for row in part.sources.to_pylist()}

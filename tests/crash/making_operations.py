@@ -11,12 +11,9 @@ import numpy as np
 from data_catalog.rows import Rows, to_tables
 from data_catalog.snapshot import SnapshotWriter
 from storage.feature_store import (
-    EarlierRows,
     FeatureWriter,
     RowCodec,
-    adopt_shards,
     create_features,
-    fill_shards,
     open_features,
     principal_axes,
     verify_features,
@@ -24,6 +21,7 @@ from storage.feature_store import (
 from storage.feature_store.layout import ARRAY
 from storage.feature_store.metadata import read_layout
 from storage.feature_store.shard_files import read_shard
+from storage.feature_store.taking_over import EarlierRows, adopt_shards, fill_shards
 from storage.manifest import Identity
 from tests.crash.bench import Operation, Outcome
 from tests.crash.stores import check_store, found, nothing, outcome_of_store, store_of

@@ -9,7 +9,7 @@ import pytest
 
 from data_catalog.adapters import load_adapter
 from data_catalog.hash_cache import HashCache
-from data_catalog.ingest import Source, fingerprint, ingest
+from data_catalog.ingest import DatasetRoot, fingerprint, ingest
 from data_catalog.snapshot import Snapshot
 from data_catalog.synthetic import Mot17Spec, PrwSpec, write_mot17, write_prw
 
@@ -38,7 +38,7 @@ def ingest_into(tmp_path: Path) -> Ingest:
         nonlocal made
         made += 1
         work = tmp_path / f"snapshot-{made}"
-        source = Source(root, load_adapter(adapter), options, images)
+        source = DatasetRoot(root, load_adapter(adapter), options, images)
         found = fingerprint(source, HashCache(None))
         ingest(source, work, found, name=name or adapter, allow_empty=allow_empty)
         return Snapshot(work)

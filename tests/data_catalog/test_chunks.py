@@ -9,7 +9,7 @@ import pytest
 
 from data_catalog.adapters import Unit
 from data_catalog.ingest import _chunks, _is_long
-from data_catalog.reuse import Kept, merged
+from data_catalog.reuse import KeptSources, merged
 from data_catalog.rows import Rows, Tables, to_tables
 
 
@@ -29,7 +29,7 @@ def test_new_rows_are_merged_one_part_at_a_time() -> None:
             given.append(number)
             yield of_units(number)
 
-    found = merged(Kept(frozenset(), of_units(8, 0, 3, 5, 6)), parts(), units)
+    found = merged(KeptSources(frozenset(), of_units(8, 0, 3, 5, 6)), parts(), units)
     first = next(found)
     assert given == [1]
     orders = [tables.images["image_id"].to_pylist() for tables in (first, *found)]

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_catalog.adapters import load_adapter
-from data_catalog.drawn_queries import Drawn, draw_queries
+from data_catalog.drawn_queries import DrawnProtocol, draw_queries
 from data_catalog.errors import CatalogError
 from data_catalog.ingest import ingest_root
 from data_catalog.rows import Rows
@@ -36,7 +36,7 @@ def draw(
     sequences: dict[str, str] | None = None,
     splits: dict[str, str] | None = None,
     ignored: frozenset[Sighting] = frozenset(),
-) -> Drawn:
+) -> DrawnProtocol:
     """Draw among boxes of these sightings; the box of the i-th is at (i, 0, i + 10, 20)."""
     ids = sorted({image for _, image in sightings})
     rows = Rows("boxes.csv")
@@ -62,7 +62,7 @@ def draw(
     return draw_queries(ds.dataset(tables.boxes), tables.images, QUERIES.empty_table(), rule)
 
 
-def gallery(drawn: Drawn) -> dict[str, set[str]]:
+def gallery(drawn: DrawnProtocol) -> dict[str, set[str]]:
     """The listed images of each query."""
     found: dict[str, set[str]] = defaultdict(set)
     for table in drawn.gallery:

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_catalog.adapters import load_adapter
+from data_catalog.adapters.coco_catalog import BOX_KEYS
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.errors import CatalogError
-from data_catalog.exchange.coco import BOX_KEYS, export_coco_folder
+from data_catalog.exchange.coco import export_coco_folder
 from data_catalog.exchange.mot import export_mot
 from data_catalog.exchange.parts import Exported, ExportPart, parts_of
 from data_catalog.exchange.yolo import export_yolo

@@ -1,4 +1,4 @@
-"""A forgotten person's boxes are regions of nobody; a forgotten image was never there."""
+"""A forgotten person's boxes become ignore regions; a forgotten image was never there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from data_catalog.adapters import load_adapter
 from data_catalog.decode_checks import DecodedImages
 from data_catalog.forgotten import FORGOTTEN, NO_ONE, Forgetting, Forgotten, hashed
 from data_catalog.hash_cache import HashCache
-from data_catalog.ingest import Ingested, Source, fingerprint, ingest
+from data_catalog.ingest import DatasetRoot, Ingested, fingerprint, ingest
 from data_catalog.rows import Rows
 from data_catalog.rules import NO_RULES, QueryRule, Rules, SplitRule
 from data_catalog.snapshot import Snapshot
@@ -57,8 +57,8 @@ class Ingests:
             root or self.root,
         )
         work.mkdir()
-        found = fingerprint(Source(root, adapter, forgotten=forgotten), HashCache(None))
-        made = ingest(Source(root, adapter, forgotten=forgotten), work, found, name="scenes", **how)
+        found = fingerprint(DatasetRoot(root, adapter, forgotten=forgotten), HashCache(None))
+        made = ingest(DatasetRoot(root, adapter, forgotten=forgotten), work, found, name="scenes", **how)
         return Snapshot(work), made
 
 
@@ -131,13 +131,13 @@ def test_the_root_looks_as_if_the_image_were_not_there(ingests: Ingests) -> None
     before, _ = ingests()
     image = before.table("images").to_pylist()[0]
     adapter, forgotten = load_adapter("prw"), whom(images=[image["rel_path"]])
-    whole = fingerprint(Source(ingests.root, adapter), HashCache(None))
-    found = fingerprint(Source(ingests.root, adapter, forgotten=forgotten), HashCache(None))
+    whole = fingerprint(DatasetRoot(ingests.root, adapter), HashCache(None))
+    found = fingerprint(DatasetRoot(ingests.root, adapter, forgotten=forgotten), HashCache(None))
     assert found.digest != whole.digest
     assert found.forgotten == {image["rel_path"], image["source_unit"]}
     assert image["rel_path"] not in found.images and image["source_unit"] not in found.annotations
     (ingests.root / image["rel_path"]).unlink()
-    again = fingerprint(Source(ingests.root, adapter, forgotten=forgotten), HashCache(None))
+    again = fingerprint(DatasetRoot(ingests.root, adapter, forgotten=forgotten), HashCache(None))
     assert again.digest == found.digest
 
 

@@ -16,7 +16,7 @@ from data_catalog.adapters import load_adapter
 from data_catalog.catalog import Dataset
 from data_catalog.errors import CatalogError
 from data_catalog.hash_cache import HashCache
-from data_catalog.ingest import Source, counts_found, fingerprint, ingest, refuse_invalid
+from data_catalog.ingest import DatasetRoot, counts_found, fingerprint, ingest, refuse_invalid
 from data_catalog.row_digests import digest_rows
 from data_catalog.schema import TABLES
 from data_catalog.snapshot import Snapshot
@@ -79,13 +79,13 @@ def test_same_content_elsewhere_has_the_same_fingerprint(prw_root: Path, tmp_pat
     copy = tmp_path / "moved"
     shutil.copytree(prw_root, copy)
     adapter = load_adapter("prw")
-    first = fingerprint(Source(prw_root, adapter), HashCache(None))
-    assert fingerprint(Source(copy, adapter), HashCache(None)).digest == first.digest
+    first = fingerprint(DatasetRoot(prw_root, adapter), HashCache(None))
+    assert fingerprint(DatasetRoot(copy, adapter), HashCache(None)).digest == first.digest
     frame = next((copy / "frames").iterdir())
     frame.write_bytes(frame.read_bytes() + b"\0")
-    assert fingerprint(Source(copy, adapter), HashCache(None)).digest != first.digest
+    assert fingerprint(DatasetRoot(copy, adapter), HashCache(None)).digest != first.digest
     without = [
-        fingerprint(Source(root, adapter, read_images=False), HashCache(None)).digest
+        fingerprint(DatasetRoot(root, adapter, read_images=False), HashCache(None)).digest
         for root in (prw_root, copy)
     ]
     assert without[0] == without[1] != first.digest
@@ -176,11 +176,13 @@ def test_reading_what_changed_alone_gives_the_same_rows(
 ) -> None:
     adapter, cache = load_adapter("prw"), HashCache(None)
     first, again, fresh = (tmp_path / name for name in ("first", "again", "fresh"))
-    ingest(Source(prw_root, adapter), first, fingerprint(Source(prw_root, adapter), cache), name="prw")
+    ingest(
+        DatasetRoot(prw_root, adapter), first, fingerprint(DatasetRoot(prw_root, adapter), cache), name="prw"
+    )
     changed = sorted((prw_root / "annotations").glob("*.mat"))[1]
     savemat(changed, {"box_new": np.array([[7.0, 1, 1, 20, 30], [8, 2, 2, -1, 5]])})
-    found = fingerprint(Source(prw_root, adapter), cache)
-    ingest(Source(prw_root, adapter), fresh, found, name="prw")
+    found = fingerprint(DatasetRoot(prw_root, adapter), cache)
+    ingest(DatasetRoot(prw_root, adapter), fresh, found, name="prw")
     opened: list[str] = []
     read = type(adapter).read
 
@@ -189,7 +191,7 @@ def test_reading_what_changed_alone_gives_the_same_rows(
         return read(self, root, unit, options)
 
     monkeypatch.setattr(type(adapter), "read", watched)
-    ingest(Source(prw_root, adapter), again, found, name="prw", previous=Snapshot(first))
+    ingest(DatasetRoot(prw_root, adapter), again, found, name="prw", previous=Snapshot(first))
     assert opened == [f"annotations/{changed.name}"]
     for name in ("images", "boxes", "queries", "rejects", "datasets"):
         assert digest_table(Snapshot(again), name) == digest_table(Snapshot(fresh), name), name
@@ -206,10 +208,12 @@ def test_a_running_dask_scheduler_reads(prw_root: Path, ingest_into: Any, tmp_pa
 
     alone = ingest_into(prw_root, "prw")
     adapter = load_adapter("prw")
-    found = fingerprint(Source(prw_root, adapter), HashCache(None))
+    found = fingerprint(DatasetRoot(prw_root, adapter), HashCache(None))
     with LocalCluster(n_workers=1, threads_per_worker=2, processes=True, dashboard_address=":0") as cluster:
         work = tmp_path / "on-dask"
-        ingest(Source(prw_root, adapter), work, found, name="prw", dask_address=cluster.scheduler_address)
+        ingest(
+            DatasetRoot(prw_root, adapter), work, found, name="prw", dask_address=cluster.scheduler_address
+        )
     for name in ("images", "boxes", "queries"):
         assert digest_rows(Snapshot(work).table(name)) == digest_rows(alone.table(name))
 
@@ -219,6 +223,12 @@ def test_a_scheduler_that_does_not_answer_is_named(
 ) -> None:
     monkeypatch.setattr("data_catalog.parallel.ANSWER_SECONDS", 0.3)
     adapter = load_adapter("prw")
-    found = fingerprint(Source(prw_root, adapter), HashCache(None))
+    found = fingerprint(DatasetRoot(prw_root, adapter), HashCache(None))
     with pytest.raises(CatalogError, match=r"tcp://127\.0\.0\.1:9"):
-        ingest(Source(prw_root, adapter), tmp_path / "x", found, name="prw", dask_address="tcp://127.0.0.1:9")
+        ingest(
+            DatasetRoot(prw_root, adapter),
+            tmp_path / "x",
+            found,
+            name="prw",
+            dask_address="tcp://127.0.0.1:9",
+        )

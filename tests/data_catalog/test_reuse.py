@@ -11,7 +11,7 @@ import pytest
 from data_catalog.adapters import Layout, Unit, load_adapter
 from data_catalog.errors import CatalogError
 from data_catalog.hash_cache import HashCache
-from data_catalog.ingest import Source, fingerprint, ingest
+from data_catalog.ingest import DatasetRoot, fingerprint, ingest
 from data_catalog.schema import TABLES
 from data_catalog.snapshot import Snapshot
 from data_catalog.synthetic import (
@@ -247,12 +247,17 @@ def test_a_change_alone_is_read_and_the_rows_are_those_of_a_fresh_ingest(
     made: Snapshot | None = None
     for number, change in enumerate((lambda root: None, *changes)):
         change(root)
-        found = fingerprint(Source(root, adapter, read_images=images), HashCache(None))
+        found = fingerprint(DatasetRoot(root, adapter, read_images=images), HashCache(None))
         again, fresh = tmp_path / f"again-{number}", tmp_path / f"fresh-{number}"
         ingest(
-            Source(root, adapter, read_images=images), again, found, name="x", allow_empty=True, previous=made
+            DatasetRoot(root, adapter, read_images=images),
+            again,
+            found,
+            name="x",
+            allow_empty=True,
+            previous=made,
         )
-        ingest(Source(root, adapter, read_images=images), fresh, found, name="x", allow_empty=True)
+        ingest(DatasetRoot(root, adapter, read_images=images), fresh, found, name="x", allow_empty=True)
         made = Snapshot(again)
         for name in TABLES:
             assert made.table(name).to_pylist() == Snapshot(fresh).table(name).to_pylist(), (number, name)
@@ -289,7 +294,9 @@ def test_of_several_units_the_changed_one_is_read(
     root, adapter, work = tmp_path / "root", load_adapter(adapter_name), tmp_path / "first"
     root.mkdir()
     build(root)
-    ingest(Source(root, adapter), work, fingerprint(Source(root, adapter), HashCache(None)), name="x")
+    ingest(
+        DatasetRoot(root, adapter), work, fingerprint(DatasetRoot(root, adapter), HashCache(None)), name="x"
+    )
     change(root)
     opened: list[str] = []
     read = type(adapter).read
@@ -299,8 +306,8 @@ def test_of_several_units_the_changed_one_is_read(
         return read(self, root, unit, options)
 
     monkeypatch.setattr(type(adapter), "read", watched)
-    found = fingerprint(Source(root, adapter), HashCache(None))
-    ingest(Source(root, adapter), tmp_path / "again", found, name="x", previous=Snapshot(work))
+    found = fingerprint(DatasetRoot(root, adapter), HashCache(None))
+    ingest(DatasetRoot(root, adapter), tmp_path / "again", found, name="x", previous=Snapshot(work))
     assert opened == [read_again]
 
 
@@ -309,7 +316,7 @@ def test_two_units_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.M
     units = (Unit("images", "train", has_file=False), Unit("images", "val", has_file=False))
     monkeypatch.setattr(type(adapter), "discover", lambda self, root, options: Layout(units))
     with pytest.raises(CatalogError, match="two units have the source images"):
-        fingerprint(Source(tmp_path, adapter), HashCache(None))
+        fingerprint(DatasetRoot(tmp_path, adapter), HashCache(None))
 
 
 def test_a_lost_query_names_its_file_and_row(tmp_path: Path, ingest_into: Any) -> None:

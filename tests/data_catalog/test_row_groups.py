@@ -11,7 +11,7 @@ import pytest
 from data_catalog import snapshot
 from data_catalog.adapters import load_adapter
 from data_catalog.hash_cache import HashCache
-from data_catalog.ingest import Source, fingerprint, ingest
+from data_catalog.ingest import DatasetRoot, fingerprint, ingest
 from data_catalog.row_digests import digest_rows
 from data_catalog.schema import REJECTS, TABLES
 from data_catalog.snapshot import ROW_GROUP, Snapshot, TableStream, _matching
@@ -41,7 +41,9 @@ def test_digests_taken_while_writing_are_those_of_what_is_read_back(
     write_cuhk_sysu(root, CuhkSysuSpec(), seed=1)
     monkeypatch.setattr(snapshot, "ROW_GROUP", 16)
     adapter = load_adapter("cuhk-sysu")
-    made = ingest(Source(root, adapter), work, fingerprint(Source(root, adapter), HashCache(None)), name="x")
+    made = ingest(
+        DatasetRoot(root, adapter), work, fingerprint(DatasetRoot(root, adapter), HashCache(None)), name="x"
+    )
     assert set(made.row_digests) == set(TABLES) - {"datasets"}
     assert len(made.row_digests["boxes"]) > 1 and len(made.row_digests["gallery"]) > 1
     for name, digests in made.row_digests.items():

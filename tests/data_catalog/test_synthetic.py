@@ -10,14 +10,14 @@ import pytest
 
 from data_catalog.adapters import load_adapter
 from data_catalog.hash_cache import HashCache
-from data_catalog.ingest import Source, counts_found, fingerprint
+from data_catalog.ingest import DatasetRoot, counts_found, fingerprint
 from data_catalog.synthetic import Mot17Spec, PrwSpec, Style, write_mot17, write_prw, write_prw_annotations
 
 SPEC = PrwSpec(train_images=5, test_images=5, width=128, height=96, train_identities=6, test_identities=4)
 
 
 def _digest(root: Path) -> str:
-    return fingerprint(Source(root, load_adapter("prw")), HashCache(None)).digest
+    return fingerprint(DatasetRoot(root, load_adapter("prw")), HashCache(None)).digest
 
 
 def test_a_seed_decides_on_every_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

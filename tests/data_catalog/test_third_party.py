@@ -53,7 +53,7 @@ def test_it_checks_and_ingests(package: Package, dataset: Path, tmp_path: Path) 
     assert "street-cams" in _run(package, *start, "list")
     assert "format: street-cams" in _run(package, *start, "check", dataset, "--adapter", "street-cams")
     arguments = ("--adapter", "street-cams", dataset, "--store", tmp_path / "store")
-    assert "made in" in _run(package, *start, "ingest", *arguments)
+    assert "built in" in _run(package, *start, "ingest", *arguments)
     assert "cached in" in _run(package, *start, "ingest", *arguments)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_catalog.xmlstream import BLOCK, DEEPEST, Damaged, End, Start, elements, read_tree, root_tag
+from data_catalog.xmlstream import BLOCK, DEEPEST, DamagedXml, End, Start, elements, read_tree, root_tag
 
 LAUGHS = """<?xml version="1.0"?>
 <!DOCTYPE lolz [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;"><!ENTITY c "&b;&b;&b;&b;&b;">]>
@@ -36,7 +36,7 @@ def test_elements_in_order(tmp_path: Path) -> None:
 def test_entities_are_refused_where_they_are_declared(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.xml"
     path.write_text(text)
-    with pytest.raises(Damaged, match=r"line \d+: it declares an entity"):
+    with pytest.raises(DamagedXml, match=r"line \d+: it declares an entity"):
         read_tree(path)
 
 
@@ -63,7 +63,7 @@ def test_an_external_dtd_is_not_fetched(tmp_path: Path) -> None:
 def test_damage_is_told_with_its_place(tmp_path: Path, data: bytes, message: str) -> None:
     path = tmp_path / "a.xml"
     path.write_bytes(data)
-    with pytest.raises(Damaged, match=message):
+    with pytest.raises(DamagedXml, match=message):
         read_tree(path)
 
 

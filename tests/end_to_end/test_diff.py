@@ -39,7 +39,7 @@ def test_a_planted_rate_and_seed_are_found_from_caches_alone(copy: Path, tiny_ru
     assert {each["name"] for each in found.data["recipes"]} == {"reid.lr"}
     assert {each["name"] for each in found.data["seeds"]} == {"reid.seed"}
     assert found.data["attribution"]["made"] == {"reid": 2, "gallery": 2, "evaluation": 2}
-    assert "6 are to be built" in found.stdout
+    assert "6 to build" in found.stdout
     account = next(each for each in found.data["attribution"]["accounts"] if each["metric"] == "mAP")
     assert [each["factor"] for each in account["shares"]] == ["reid.lr", "reid.seed"]
     assert all(each["both"] is not None for each in account["shares"])

@@ -80,7 +80,7 @@ def test_a_run_on_features_from_elsewhere(
     assert here("run", config, json_to=tmp_path / "again.json").data["wall_seconds"] < 10
     columns = sweep_columns(load_config(config))
     assert "mAP" in columns and not any("detection" in name for name in columns)
-    with pytest.raises(ConfigError, match=r"there is no model that could describe new images"):
+    with pytest.raises(ConfigError, match=r"this config has no model that can embed new images"):
         finished_model(config)
     index = pq.read_table(features / "index.parquet")
     pq.write_table(

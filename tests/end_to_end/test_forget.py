@@ -14,9 +14,9 @@ import pytest
 from data_catalog.snapshot import Snapshot
 from flows.config.request import RunRequest
 from flows.forget.forgetting import plan_forgetting
-from flows.forget.forgotten_list import ForgottenList
 from flows.forget.remaking import note
 from flows.forget.subject import Subject
+from flows.plan.forgotten_list import ForgottenList
 from flows.run.planning import plan_config
 from storage.feature_store import open_features
 from storage.listing import list_entries
@@ -90,7 +90,7 @@ def test_they_are_found_before_and_not_after(case: Case) -> None:
     assert after.startswith("nothing found\n")
     for kind in ("ingest", "features", "detections", "gallery", "evaluation", "report"):
         assert f"  {kind}/" in before, before
-    assert "trained on them, and kept" in said and "reid/" in said and "tags: best" in said
+    assert "models trained on them are kept" in said and "reid/" in said and "tags: best" in said
     assert tags(case.store) == {"best": case.models["reid"]}
 
 
@@ -160,7 +160,7 @@ def test_the_same_command_again_has_nothing_to_do(case: Case, in_process: InProc
     again = in_process(f"forget --person scenes/{case.people[0]} --store {case.store.root}")
     assert again.status == 0, again.message
     assert (
-        "no artifact of the store holds them" in again.output and "scan after: nothing found" in again.output
+        "no artifact in the store holds them" in again.output and "scan after: nothing found" in again.output
     )
     assert [entry.name for entry in list_entries(case.store)] == there
     wrong = in_process(f"forget --person scenes/anna --store {case.store.root}")

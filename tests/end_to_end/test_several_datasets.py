@@ -13,9 +13,9 @@ from data_catalog.synthetic import write_prw
 from flows.config.loading import load_config
 from flows.config.request import RunRequest
 from flows.plan.finished import finished_model
-from flows.plan.reach import reached_by
 from flows.report.model_card import model_card
 from flows.run.planning import plan_config
+from flows.run.reach import reached_by
 from flows.stages.building import build_stages
 from storage.feature_store import open_features
 from storage.opening import open_store

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import gpu
 from benchmarks.compiled import CompiledRow
-from benchmarks.gpu import Part, Row
+from benchmarks.gpu import CheckedFigure, CommandPart
 
 RATES = {
     "training, torchvision": 50.0,
@@ -23,7 +23,7 @@ RATES = {
 }
 
 
-def promised(folder: Path) -> dict[str, Row]:
+def promised(folder: Path) -> dict[str, CheckedFigure]:
     return {row.what.split(" (")[0]: row for row in gpu._of_loops(folder / "loops.json") if row.promised}
 
 
@@ -52,7 +52,7 @@ def test_tests_that_are_skipped_prove_nothing(tmp_path: Path) -> None:
 def test_a_part_that_fails_or_takes_too_long_says_so(tmp_path: Path) -> None:
     def run(code: str, seconds: int = 20) -> str | None:
         words = [sys.executable, "-c", code]
-        return gpu._run(Part(words, gpu._of_figures, seconds), tmp_path / "part.json")
+        return gpu._run(CommandPart(words, gpu._of_figures, seconds), tmp_path / "part.json")
 
     assert run("import pathlib, sys; pathlib.Path(sys.argv[-1]).write_text('{}')") is None
     assert (tmp_path / "part.json").read_text() == "{}"
@@ -60,7 +60,9 @@ def test_a_part_that_fails_or_takes_too_long_says_so(tmp_path: Path) -> None:
     assert failed is not None and "failed with status 3" in failed
     assert (tmp_path / "part.log").read_text() == "no such GPU\n" and not (tmp_path / "part.json").exists()
     assert "stopped after 1 s" in str(run("import time; time.sleep(60)", 1))
-    missing = gpu._run(Part([str(tmp_path / "personsearch")], gpu._of_figures, 20), tmp_path / "part.json")
+    missing = gpu._run(
+        CommandPart([str(tmp_path / "personsearch")], gpu._of_figures, 20), tmp_path / "part.json"
+    )
     assert missing is not None and "could not run" in missing and "personsearch" in missing
 
 
@@ -92,17 +94,17 @@ def test_another_checkout_runs_our_loops_alone_if_it_can(tmp_path: Path) -> None
 
 
 def _main(
-    work: Path, monkeypatch: pytest.MonkeyPatch, parts: dict[str, Part], **options: object
-) -> list[Row]:
+    work: Path, monkeypatch: pytest.MonkeyPatch, parts: dict[str, CommandPart], **options: object
+) -> list[CheckedFigure]:
     """The rows of a run of these parts, from its JSON file."""
     monkeypatch.setattr(gpu, "_parts", lambda *_: parts)
     gpu.main(work, device="cpu", json_file=work.parent / "all.json", **options)  # type: ignore[arg-type]
-    return [Row(**row) for row in json.loads((work.parent / "all.json").read_text())["rows"]]
+    return [CheckedFigure(**row) for row in json.loads((work.parent / "all.json").read_text())["rows"]]
 
 
-def _part(code: str, fresh: Path | None = None) -> Part:
+def _part(code: str, fresh: Path | None = None) -> CommandPart:
     words = [sys.executable, "-c", f"import pathlib, sys; out = pathlib.Path(sys.argv[-1]); {code}"]
-    return Part(words, gpu._of_earlier, 20, fresh=fresh)
+    return CommandPart(words, gpu._of_earlier, 20, fresh=fresh)
 
 
 def test_what_has_ended_is_kept_whatever_becomes_of_the_rest(
@@ -110,7 +112,7 @@ def test_what_has_ended_is_kept_whatever_becomes_of_the_rest(
 ) -> None:
     parts = {
         "good": _part("out.write_text('{\"a\": 2}')"),
-        "missing": Part([str(tmp_path / "personsearch")], gpu._of_earlier, 20),
+        "missing": CommandPart([str(tmp_path / "personsearch")], gpu._of_earlier, 20),
         "half": _part("out.write_text('{\"a\": ')"),
         "last": _part(
             "import os; print(open(os.path.dirname(out) + '/../all.json').read()); out.write_text('{}')"
@@ -153,7 +155,7 @@ def test_another_checkouts_loops_of_an_earlier_run_are_not_compared_with(
     work = tmp_path / "work"
     work.mkdir()
     (work / "earlier.json").write_text(json.dumps(RATES))
-    loops = Part(_part(f"out.write_text({json.dumps(json.dumps(RATES))})").words, gpu._of_loops, 20)
+    loops = CommandPart(_part(f"out.write_text({json.dumps(json.dumps(RATES))})").words, gpu._of_loops, 20)
     held = [row.what for row in _main(work, monkeypatch, {"loops": loops}) if row.promised]
     assert len(held) == 2 and all("the H200's" in what for what in held)
 

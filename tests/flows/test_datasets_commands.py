@@ -118,7 +118,7 @@ def test_a_store_on_object_storage(root: Path, tmp_path: Path, monkeypatch: pyte
     store = "s3://datasets/store"
     try:
         monkeypatch.setenv("PERSONSEARCH_CACHE", str(tmp_path / "one"))
-        assert "made in" in ingest(root, store)
+        assert "built in" in ingest(root, store)
         assert "cached in" in ingest(root, store)
         monkeypatch.setenv("PERSONSEARCH_CACHE", str(tmp_path / "two"))  # another machine
         assert "whole root" in call("stats", "mot17", "--store", store)

@@ -10,7 +10,7 @@ from tests.campaigns.first_minutes import record
 
 WORK = """
 import sys
-from flows.run.console import live, told, ConsoleHandler
+from flows.console import live, told, ConsoleHandler
 import logging, time
 logging.basicConfig(level=logging.INFO, handlers=[ConsoleHandler(verbose=False)])
 told.info("one line")

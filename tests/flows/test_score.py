@@ -305,7 +305,7 @@ def test_unusable_options_are_named(shared: Path, tmp_path: Path) -> None:
         (["--cbgm", "30"], "two whole numbers"),
         (["--rerank-with", "20,6,0.3"], "K1,K2,LAMBDA,DEPTH"),
         (["--rerank-with", "20,6,2,200"], "weight from 0 to 1"),
-        (["--boxes-per-image", 1e308], "more than can be counted"),
+        (["--boxes-per-image", 1e308], "boxes per image are too many"),
         (["--protocol", "zheng2017", "--rerank-with", "20,6,0.3,200"], "does not work with"),
         (["--sweep", "1,x"], "--sweep takes whole numbers such as 1,2,3"),
         (["--cbgm", "0,3"], "whole numbers of at least 1"),

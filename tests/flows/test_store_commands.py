@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from flows.cli.main import app
 from flows.config.loading import load_config
 from flows.errors import ConfigError, Failure
-from flows.plan.reach import InUse
-from flows.plan.states import Selection, resolve, select
+from flows.plan.states import resolve, select
 from flows.run.making import make_in_process
+from flows.run.reach import InUse
 from flows.run.records import (
     GONE_SECONDS,
     RunRecord,
@@ -76,7 +76,7 @@ def test_the_columns_of_ten_thousand_artifacts_line_up(
     entries = [Entry("features", f"{n:032x}", "2026-01-01T00:00:00", 1.5, 7 * n) for n in range(10_000)]
     monkeypatch.setattr("flows.cli.store.list_entries", lambda *_: entries)
     listed = call("store", "ls", "--store", store).splitlines()
-    assert len(listed) == 10_002 and listed[0].split() == ["artifact", "made", "size", "seconds", "tags"]
+    assert len(listed) == 10_002 and listed[0].split() == ["artifact", "built", "size", "seconds", "tags"]
     assert len({line.index("2026-01-01") for line in listed[1:-1]}) == 1
 
 
@@ -140,7 +140,7 @@ def test_what_a_running_pipeline_uses_is_not_invalidated(store: LocalStore, chai
 def test_what_is_in_use_is_read_again_when_a_record_was_written(
     store: LocalStore, chain: list[Artifact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.plan.reach.SETTLED_NS", 0)
+    monkeypatch.setattr("flows.run.reach.SETTLED_NS", 0)
     used = InUse(store)
     assert used() == frozenset()
     running = record(store, pid=os.getpid())
@@ -150,7 +150,7 @@ def test_what_is_in_use_is_read_again_when_a_record_was_written(
     running.write()
     os.utime(running.path.parent, (2, 2))
     assert used() == {name_of(chain[0])}
-    monkeypatch.setattr("flows.plan.reach.in_use", lambda store: pytest.fail("nothing was written since"))
+    monkeypatch.setattr("flows.run.reach.in_use", lambda store: pytest.fail("nothing was written since"))
     assert used() == {name_of(chain[0])}
 
 
@@ -221,7 +221,7 @@ def test_push_takes_tags_and_artifacts_together_and_says_what_it_does_not_know(
     assert "2 artifacts copied" in said and tags(other) == {"production": name_of(chain[1])}
     assert set(other.keys()) == {("reid", chain[1].key), ("gallery", apart.key)}
     with pytest.raises(
-        ConfigError, match=r"no artifact 'prod'.*; it is not a tag, either \(tags: production\)"
+        ConfigError, match=r"no artifact 'prod'.*; it is not a tag either \(tags: production\)"
     ):
         call("store", "push", "prod", "--to", other, "--store", store)
     with pytest.raises(ConfigError, match="both stores are"):
@@ -273,7 +273,7 @@ def test_a_config_keeps_what_it_reaches(tmp_path: Path) -> None:
 
 
 def make_first_stage(config: Path, store: LocalStore) -> Artifact:
-    stages, _ = select(build_stages(load_config(config)), Selection(until="ingest"))
+    stages, _ = select(build_stages(load_config(config)), until="ingest")
     planned = resolve(stages[0], store, {}, frozenset())
     return make_in_process(planned, store, {}, on_progress=lambda *a, **k: None)
 

@@ -20,9 +20,8 @@ from personsearch_core.errors import PersonSearchError
 from personsearch_core.identities import ReidLabels
 from personsearch_core.models.branch import build_branch
 from personsearch_core.models.candidates import suppressed_at_once, suppressed_by_image
-from personsearch_core.models.compute import batch_on
+from personsearch_core.models.compute import autocast, batch_on
 from personsearch_core.models.detector import Detector, build_detector
-from personsearch_core.models.search import PersonSearchNet
 from personsearch_core.pooling import extraction
 from personsearch_core.pooling.extraction import extract_shard, extract_shards, feature_rows
 from personsearch_core.pooling.rois import pool_shared_map
@@ -38,11 +37,11 @@ from personsearch_core.recipes import (
 )
 from personsearch_core.recipes.reid import OBJECTIVE_FIELDS
 from personsearch_core.sampling import PKSampler
+from personsearch_core.search.network import PersonSearchNet
 from personsearch_core.training.detector import train_detector
 from personsearch_core.training.detector_process import _Training
 from personsearch_core.training.group import Alone, Together
 from personsearch_core.training.loop import LoopSettings, TrainingStopped
-from personsearch_core.training.optimisation import autocast
 from personsearch_core.training.reid import ReidTraining, train_reid
 from personsearch_core.training.row_batches import RowsInMemory, RowsReadAhead
 from personsearch_core.training.validation import detect_boxes

@@ -12,8 +12,8 @@ from personsearch_core.errors import PersonSearchError
 from personsearch_core.export import BranchGraph, DetectorGraph, export_programs, load_model, save_model
 from personsearch_core.models.branch import Branch, build_branch
 from personsearch_core.models.detector import Detector, build_detector
-from personsearch_core.models.search import PersonSearchNet
 from personsearch_core.recipes import BranchModel, RoiRecipe
+from personsearch_core.search.network import PersonSearchNet
 from tests.personsearch_core.scene_files import TINY
 
 

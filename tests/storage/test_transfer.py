@@ -135,7 +135,7 @@ def test_damage_does_not_travel(stores: tuple[LocalStore, LocalStore]) -> None:
     source, target = stores
     made = make_artifact(source, "features")
     (made.path / "note.txt").write_text("features 9")
-    with pytest.raises(StorageError, match=r"no artifact .* that is whole"):
+    with pytest.raises(StorageError, match=r"no artifact .* that is intact"):
         copy_artifact(source, target, name_of(made))
     assert list(target.keys()) == []
 
@@ -157,7 +157,7 @@ def test_a_hostile_manifest_leads_nowhere(
     del body["self_digest"]
     body |= change
     (made.path / FILE_NAME).write_text(json.dumps(body | {"self_digest": digest_json(body)}))
-    with pytest.raises(StorageError, match=r"no artifact .* that is whole"):
+    with pytest.raises(StorageError, match=r"no artifact .* that is intact"):
         copy_artifact(source, target, name_of(made))
 
 

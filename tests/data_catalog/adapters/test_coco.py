@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_catalog.adapters import load_adapter
-from data_catalog.coco_annotations import SeenIds
+from data_catalog.adapters.coco_annotations import SeenIds
 from data_catalog.errors import CatalogError
 from data_catalog.ingest import counts_found, read_units
 from data_catalog.rows import LARGE
@@ -118,7 +118,7 @@ def test_keys_that_nothing_carries_are_named(tmp_path: Path, ingest_into: Any) -
         ingest_into(tmp_path, "coco", images=False, person_id="person")
     with pytest.raises(CatalogError, match=r"1 images has a 'cam'.*option camera_id"):
         ingest_into(tmp_path, "coco", images=False, camera_id="cam")
-    write(tmp_path, named(None, None))  # it is there and names nobody
+    write(tmp_path, named(None, None))  # it is there and names no one
     ingest_into(tmp_path, "coco", images=False, person_id="person_id")
     write(tmp_path, [])
     ingest_into(tmp_path, "coco", images=False, person_id="person")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
-from flows.compare.factors import GRAINS, Settings, factors_between, mixed
-from flows.compare.history import REID, TRAIN, Entry
+from flows.compare.factors import GRAINS, RunSettings, factors_between, mixed
+from flows.compare.history import REID, TRAIN, TrainedView
 
-A = Settings(
+A = RunSettings(
     {
         "detector": {"seed": 0, "training": {"lr": 1.0}},
         "roi": {"variant": "j3"},
@@ -17,12 +17,12 @@ A = Settings(
     },
     {"prw": "ingest/1", "mot": "ingest/2"},
     (
-        Entry(TRAIN, "prw", {"split": "train"}),
-        Entry(TRAIN, "mot", {"split": "train"}),
-        Entry(REID, "prw", {"split": "train"}),
+        TrainedView(TRAIN, "prw", {"split": "train"}),
+        TrainedView(TRAIN, "mot", {"split": "train"}),
+        TrainedView(REID, "prw", {"split": "train"}),
     ),
 )
-B = Settings(
+B = RunSettings(
     {
         "detector": {"seed": 1, "training": {"lr": 2.0}},
         "roi": {"variant": "j2"},
@@ -31,9 +31,9 @@ B = Settings(
     },
     {"prw": "ingest/3", "city": "ingest/4"},
     (
-        Entry(TRAIN, "city", {"split": "train"}),
-        Entry(TRAIN, "prw", {"split": "train"}),
-        Entry(REID, "prw", {"split": "train"}),
+        TrainedView(TRAIN, "city", {"split": "train"}),
+        TrainedView(TRAIN, "prw", {"split": "train"}),
+        TrainedView(REID, "prw", {"split": "train"}),
     ),
 )
 

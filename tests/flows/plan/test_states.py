@@ -16,7 +16,7 @@ from flows.errors import ConfigError
 from flows.plan import views
 from flows.plan.states import Planned, make_plan, require_synchronised_norms
 from flows.plan.views import ViewSpec, view_digest
-from flows.run.provenance import chosen_threads
+from flows.provenance import chosen_threads
 from flows.stages.base import InputRef, Stage, processors_of
 from storage.local import LocalStore
 from storage.manifest import Identity

@@ -22,7 +22,7 @@ from flows.errors import StageError
 from flows.pages.page import moment
 from flows.report.gathering import gather
 from flows.report.page import render
-from flows.report.results import Results
+from flows.report.results import EvaluationFiles
 from flows.stages import evaluation, report
 from storage.errors import StorageError
 from storage.local import LocalStore
@@ -118,7 +118,7 @@ def test_says_first_when_and_from_which_config(report_store: ReportStore, tmp_pa
 def test_rank_1_has_an_interval_like_map(page: Page, report_store: ReportStore) -> None:
     artifact = report_store.plan()["evaluation"].artifact
     assert artifact is not None
-    low, high = Results.of(artifact).rank1_intervals["prw"]
+    low, high = EvaluationFiles.of(artifact).rank1_intervals["prw"]
     assert low <= artifact.manifest.metrics["rank1"] <= high and low < high
     assert f"({100 * low:.1f} to {100 * high:.1f})" in page.text
 

@@ -10,14 +10,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flows.report.results import FEW, Results, result_figures, warnings
+from flows.report.results import FEW, EvaluationFiles, result_figures, warnings
 
 NAMES = ("gallery 50", "gallery 1000", "gallery full", "gallery 50, best 3 boxes of each image")
 
 
 def _results(
     folder: Path, names: Sequence[str], queries: int = FEW, protocol: str = "TestG50", **headline: Any
-) -> Results:
+) -> EvaluationFiles:
     """Evaluation files with this many queries; each setting is a little worse than the one before."""
     settings = [
         {
@@ -40,7 +40,7 @@ def _results(
     (folder / "curves.json").write_text(json.dumps(curves))
     pq.write_table(pa.table(per_query), folder / "per_query.parquet")
     pq.write_table(pa.table({"query_id": ["0"]}), folder / "matches.parquet")
-    return Results(folder, 0.5)
+    return EvaluationFiles(folder, 0.5)
 
 
 def test_map_by_gallery_size_is_drawn_where_there_are_several(tmp_path: Path) -> None:

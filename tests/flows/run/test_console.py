@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.run import console
-from flows.run.console import ConsoleHandler, busy, told
+from flows import console
+from flows.console import ConsoleHandler, busy, told
 from flows.run.stage_line import StageLine
 from storage.manifest import Identity, Manifest
 from storage.store import Artifact

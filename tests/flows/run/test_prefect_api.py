@@ -19,7 +19,7 @@ from prefect import flow
 
 from flows.errors import ConfigError, explain
 from flows.run import prefect_api
-from flows.run.embedded_api import IDLE_MINUTES, Place, embedded_api
+from flows.run.embedded_api import IDLE_MINUTES, ApiFiles, embedded_api
 from storage.locks import exclusive, is_held
 from tests.forking import Program
 from tests.prefect_database import copy_database
@@ -98,17 +98,17 @@ def test_an_api_that_ends_at_its_start_is_quoted(tmp_path: Path, monkeypatch: py
     )
     broken.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(broken))
-    with pytest.raises(ConnectionError) as caught, embedded_api(Place.of(tmp_path, "some")):
+    with pytest.raises(ConnectionError) as caught, embedded_api(ApiFiles.of(tmp_path, "some")):
         pass
     said = explain(caught.value) or ""
     assert "(exit status 3). Last output: DatabaseError: file is not a database (" in said
-    assert not list(Place.of(tmp_path, "some").folder.glob("*.lease"))
+    assert not list(ApiFiles.of(tmp_path, "some").folder.glob("*.lease"))
 
 
 def test_an_api_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.run.embedded_api._ANSWER_SECONDS", 0.2)
     monkeypatch.delenv(IDLE_MINUTES, raising=False)  # with 0, its end would be waited for
-    place = Place.of(tmp_path, "some")
+    place = ApiFiles.of(tmp_path, "some")
     # As of a process that is stopped: it holds its lock, and nothing listens to it.
     with exclusive(place.lock, what="the API"):
         place.write_address("http://127.0.0.1:9/api")
@@ -121,7 +121,7 @@ def test_an_api_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytes
 def test_a_wrong_idle_time_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv(IDLE_MINUTES, text)
     message = rf"{IDLE_MINUTES}: '{text}' is not a number of minutes"
-    with pytest.raises(ConfigError, match=message), embedded_api(Place.of(tmp_path, "some")):
+    with pytest.raises(ConfigError, match=message), embedded_api(ApiFiles.of(tmp_path, "some")):
         pass
 
 
@@ -141,7 +141,7 @@ def test_an_api_is_shared_replaced_when_killed_and_ends_with_its_home(
 ) -> None:
     monkeypatch.setenv("PREFECT_HOME", str(home))
     monkeypatch.delenv(IDLE_MINUTES, raising=False)
-    place = Place.of(home, "one")
+    place = ApiFiles.of(home, "one")
     with embedded_api(place) as first, embedded_api(place) as second:
         assert first.url == second.url
         process = is_held(place.lock)
@@ -157,7 +157,7 @@ def test_an_api_is_shared_replaced_when_killed_and_ends_with_its_home(
     assert not list(place.folder.iterdir()), "what it leaves is an empty folder, and Prefect's database"
 
     monkeypatch.delenv(IDLE_MINUTES)
-    stale = Place.of(home, "other")
+    stale = ApiFiles.of(home, "other")
     for file in (stale.lock, stale.address, stale.log, stale.folder / "other.1.lease"):
         file.write_text("1")
     with embedded_api(place):

@@ -180,7 +180,7 @@ def test_another_model_other_settings_and_strange_folders_are_refused(
 
 def build_killed_ten_times(scenes: Path, model: Path, out: Path, whole: Path) -> None:
     """Build the index once, and again with ten kills; in a process that has started no thread."""
-    import personsearch_core.models.search  # noqa: F401
+    import personsearch_core.search.network  # noqa: F401
 
     torch.set_num_threads(1)
 

@@ -1,4 +1,4 @@
-"""Searching an index, held to a plain float32 search over freshly computed embeddings."""
+"""Searching an index, compared with a plain float32 search over freshly computed embeddings."""
 
 from __future__ import annotations
 

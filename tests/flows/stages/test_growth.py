@@ -13,8 +13,8 @@ import torch
 
 from benchmarks.growing import GrowingScenes, Timed, make_stages, write_config
 from flows.plan.states import Planned
+from flows.provenance import computed_on
 from flows.run.making import make, task_of
-from flows.run.provenance import computed_on
 from flows.stages import earlier
 from personsearch_core.models import compute
 from personsearch_core.models.detector import Detector, build_detector

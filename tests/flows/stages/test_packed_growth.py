@@ -13,7 +13,8 @@ import torch
 from benchmarks.growing import GrowingScenes, Timed, make_stages, write_config
 from flows.stages import packing
 from personsearch_core.models.detector import Detector, build_detector
-from storage.feature_store import open_features, read_codec
+from storage.feature_store import open_features
+from storage.feature_store.decoding import read_codec
 from storage.feature_store.metadata import read_layout
 from tests.flows.stages.test_growth import SETTINGS, here, rows_of
 from tests.personsearch_core.scene_files import TINY

@@ -90,7 +90,7 @@ def test_both_parts_are_imported_once_and_then_have_a_tag_as_any_model(
     assert detector.state == branch.state == "runs"
     assert detector.reason == (
         f"pinned: the model in {exported}, built 2026-11-01T00:00:00+00:00; "
-        "scenes/train had 9 images with 27 boxes; how many today is known after the ingest; will be imported"
+        "scenes/train had 9 images with 27 boxes; today's counts are known after the ingest; will be imported"
     )
     artifacts = {"detector": built(detector, store, {})}
     assert artifacts["detector"].content_digest == digest_safetensors(exported / "detector.safetensors")

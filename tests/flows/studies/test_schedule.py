@@ -18,10 +18,10 @@ from flows.cli import slots as command
 from flows.cli.status import run_status
 from flows.config.sections import Processors
 from flows.errors import ConfigError, Failure, StageFailed
-from flows.plan.reach import in_use
 from flows.plan.states import Planned
 from flows.report.study_page import render_study
 from flows.run.processes import start_process
+from flows.run.reach import in_use
 from flows.run.records import read_records
 from flows.run.stopping import sigterm_as_interrupt
 from flows.stages.base import Stage

@@ -11,7 +11,7 @@ from distributed import LocalCluster
 from flows.errors import ConfigError
 from flows.studies.loading import Loader
 from flows.studies.members import Member
-from flows.studies.schedule import Change
+from flows.studies.schedule import StageEvent
 from flows.studies.workers import run_on_workers
 
 EMPTY = '{"images": [], "annotations": [], "categories": []}'
@@ -71,7 +71,7 @@ def test_members_are_tasks_and_one_that_fails_is_a_hole(cluster: str, config: Pa
 
 
 def test_ctrl_c_stops_members_that_have_not_begun(cluster: str, config: Path, tmp_path: Path) -> None:
-    def interrupt(change: Change) -> None:
+    def interrupt(change: StageEvent) -> None:
         raise KeyboardInterrupt
 
     members = [

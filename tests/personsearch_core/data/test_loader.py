@@ -44,7 +44,7 @@ def same(one: TrainingBatch, other: TrainingBatch) -> bool:
 
 def loaded(
     stream: TrainingStream, number: int, part: slice, *, recolour: bool, recipe: DetectorRecipe = RECIPE
-) -> tuple[TrainingBatch, list[loader.Loaded]]:
+) -> tuple[TrainingBatch, list[loader.LoadedImage]]:
     """A batch image by image, in this thread, and what is left to do for each image."""
     numbers = loader.batch_numbers(recipe, number)[part]
     canvases = torch.zeros(len(numbers), 3, TINY.image_height, TINY.image_width, dtype=torch.uint8)

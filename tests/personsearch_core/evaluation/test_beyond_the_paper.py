@@ -202,7 +202,7 @@ def test_budgets_of_boxes() -> None:
     assert top_k_of_each_image(detections, 2).tolist() == [0, 1, 3]
     with pytest.raises(PersonSearchError, match="less than one box"):
         score_threshold_for(scores, 2, 0.1)
-    with pytest.raises(PersonSearchError, match="more than can be counted"):
+    with pytest.raises(PersonSearchError, match="boxes per image are too many"):
         score_threshold_for(scores, 2, 1e308)
     assert top_k_of_each_image(detections, int(1e308)).tolist() == [0, 1, 2, 3]
     with pytest.raises(PersonSearchError, match="no detections"):

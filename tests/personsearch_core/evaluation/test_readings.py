@@ -22,7 +22,7 @@ from personsearch_core.evaluation.readings import (
     usable_readings,
 )
 from personsearch_core.evaluation.records import Detections, Queries
-from personsearch_core.evaluation.settings import Rules, Setting
+from personsearch_core.evaluation.settings import MatchingRules, Setting
 from personsearch_core.evaluation.zheng2017 import BACKGROUND, JUNK
 from personsearch_core.identities import UNLABELLED
 from personsearch_core.recipes import EvaluationRecipe
@@ -308,6 +308,6 @@ def test_a_query_without_boxes_in_the_test_set_is_not_taken_for_background() -> 
     assert stranger not in (BACKGROUND, JUNK)
     person = np.full(len(p.queries), stranger)
     inputs = inputs_of(replace(p, queries=replace(p.queries, person_id=person)))
-    original = Setting(NAME, NAME, None, rules=Rules(original=True))
+    original = Setting(NAME, NAME, None, rules=MatchingRules(original=True))
     (found,) = evaluate(EvaluationRecipe(), inputs, settings=[original], detection_at=None).searches
     assert not found.result.n_truths.any() and not found.result.ap.any()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from personsearch_core.identities import UNLABELLED
 from personsearch_core.losses import Batch, build_objective, third_party
-from personsearch_core.losses.objective import Rows, rows_of
+from personsearch_core.losses.objective import BatchRows, rows_of
 from personsearch_core.recipes import Objective, ReidRecipe, objective_versions
 from personsearch_core.training.reid import ReidResult, train_reid
 from tests import third_party as third_party_package
@@ -82,7 +82,7 @@ def test_it_is_one_graph(package: Path) -> None:
     labels = torch.tensor([0, 0, 1, 2, UNLABELLED])
     batch = torch.randn(5, 8), labels, rows_of(labels, labels)
 
-    def loss(embeddings: Tensor, labels: Tensor, rows: Rows) -> Tensor:
+    def loss(embeddings: Tensor, labels: Tensor, rows: BatchRows) -> Tensor:
         found: Tensor = objective(Batch(embeddings, labels, rows)).loss
         return found
 

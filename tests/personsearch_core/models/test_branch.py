@@ -10,9 +10,9 @@ from personsearch_core.models.backbone import FrozenBatchNorm
 from personsearch_core.models.branch import Branch, build_branch
 from personsearch_core.models.compute import arrange
 from personsearch_core.models.detector import build_detector
-from personsearch_core.models.search import PersonSearchNet
 from personsearch_core.pooling.rois import pool_shared_map
 from personsearch_core.recipes import BranchModel, Compute, DetectorModel, RoiRecipe
+from personsearch_core.search.network import PersonSearchNet
 from tests.personsearch_core.scene_files import TINY
 
 

@@ -238,8 +238,7 @@ def test_images_without_people_give_a_classification_loss_alone() -> None:
 
 
 def test_reduced_precision_stays_close() -> None:
-    from personsearch_core.models.compute import arrange, prepare
-    from personsearch_core.training.optimisation import autocast
+    from personsearch_core.models.compute import arrange, autocast, prepare
 
     torch.manual_seed(0)
     detector = build_detector(TINY).eval()

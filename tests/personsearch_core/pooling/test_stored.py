@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from personsearch_core.data.prefetch import in_thread
 from personsearch_core.errors import PersonSearchError
-from personsearch_core.pooling.stored import Rows, in_blocks, value_range
+from personsearch_core.pooling.stored import PooledRows, in_blocks, value_range
 
 
 @given(st.lists(st.integers(0, 7), max_size=12), st.data())
@@ -22,7 +22,7 @@ def test_blocks_are_the_parts_in_order(parts: list[int], data: st.DataObject) ->
     while left:
         sizes.append(data.draw(st.integers(1, left)))
         left -= sizes[-1]
-    blocks = in_blocks((Rows(part) for part in rows.split(parts)) if parts else iter(()), sizes)
+    blocks = in_blocks((PooledRows(part) for part in rows.split(parts)) if parts else iter(()), sizes)
     found = [block.here("rows") for block in in_thread(blocks, ahead=1)]
     assert [len(block) for block in found] == sizes
     assert np.array_equal(np.concatenate([np.empty((0, 2, 1, 1)), *found]), rows.numpy())
@@ -38,11 +38,11 @@ def test_blocks_are_the_parts_in_order(parts: list[int], data: st.DataObject) ->
 def test_rows_that_were_not_checked_are_refused_when_they_arrive(bad: float, refusal: str) -> None:
     """As a GPU's are: what was pooled leaves its range behind, and is checked in this machine's memory."""
 
-    def parts() -> Iterator[Rows]:
+    def parts() -> Iterator[PooledRows]:
         for number in range(4):
             pooled = torch.full((3, 2), float(number))
             pooled[1, 1] = bad if number == 3 else 65504.0
-            yield Rows(pooled.half(), value_range(pooled))
+            yield PooledRows(pooled.half(), value_range(pooled))
 
     first, second = in_blocks(parts(), [6, 6])
     assert first.here("block 0").max() == 65504.0

@@ -6,14 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from personsearch_core.models.compute import autocast
 from personsearch_core.recipes import Compute
-from personsearch_core.training.optimisation import (
-    autocast,
-    build_optimiser,
-    gradient_scaler,
-    set_rate,
-    take_step,
-)
+from personsearch_core.training.optimisation import build_optimiser, gradient_scaler, set_rate, take_step
 
 CPU = torch.device("cpu")
 

@@ -56,7 +56,7 @@ def make_store(tmp_path: Path) -> Callable[..., Path]:
 
 
 def make_index(n_rows: int) -> pa.Table:
-    """Five rows a person of dataset `a`; every seventh row is of nobody known."""
+    """Five rows per person of dataset `a`; every seventh row is of an unknown person."""
     columns: dict[str, Any] = {
         "row": range(n_rows),
         "box_id": [f"box{row}" for row in range(n_rows)],

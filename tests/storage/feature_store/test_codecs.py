@@ -14,12 +14,9 @@ import zarr
 from benchmarks.range_server import serve
 from storage.errors import StorageError
 from storage.feature_store import (
-    EarlierRows,
     RowCodec,
-    adopt_shards,
     create_features,
     feature_statistics,
-    fill_shards,
     finish_features,
     open_features,
     principal_axes,
@@ -27,6 +24,7 @@ from storage.feature_store import (
     verify_features,
     write_index,
 )
+from storage.feature_store.taking_over import EarlierRows, adopt_shards, fill_shards
 from tests.storage.feature_store.conftest import make_index
 
 SHAPE = (12, 4, 3)

@@ -56,5 +56,5 @@ def test_rows_must_be_alike(make_store, make_rows):
         second = open_features(make_store(other, f"other{number}"))
         with pytest.raises(StorageError, match=r"store.*cannot be read as one: build both with one detector"):
             join_readers([first, second])
-    with pytest.raises(StorageError, match="no feature store"):
+    with pytest.raises(StorageError, match="at least one reader"):
         join_readers([])

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage.feature_store import create_features, open_features, read_digests, verify_features
+from storage.feature_store import create_features, open_features, verify_features
+from storage.feature_store.digests import read_digests
 from tests.forking import Program
 
 N_ROWS = 32 * 40

@@ -220,7 +220,7 @@ def test_what_another_program_wrote_is_held_to_its_checksums(tmp_path: Path, row
     content[52 * 3 + 5] ^= 1
     file.write_bytes(content)
     (found,) = verify_features(tmp_path / "store")
-    assert found.shard == 1 and "CRC-32C does not hold" in found.reason
+    assert found.shard == 1 and "CRC-32C does not match" in found.reason
     create(tmp_path / "bare")[:] = rows
     with pytest.raises(StorageError, match="neither digests nor checksums of its rows"):
         verify_features(tmp_path / "bare")

@@ -11,14 +11,8 @@ import numpy as np
 import pytest
 
 from storage.errors import StorageError
-from storage.feature_store import (
-    create_features,
-    finish_features,
-    open_features,
-    read_digests,
-    read_file_digests,
-    verify_features,
-)
+from storage.feature_store import create_features, finish_features, open_features, verify_features
+from storage.feature_store.digests import read_digests, read_file_digests
 
 OPTIONS = [{}, {"compression": "zstd"}, {"rows_per_shard": 32}, {"rows_per_shard": 512}]
 

@@ -15,10 +15,10 @@ from storage.feature_store import (
     export_rows,
     features_bytes,
     open_features,
-    read_digests,
     summarise_features,
     write_index,
 )
+from storage.feature_store.digests import read_digests
 
 
 def test_a_summary_says_what_is_there(make_store, make_rows):

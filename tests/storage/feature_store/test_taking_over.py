@@ -9,16 +9,18 @@ import numpy as np
 import pytest
 
 from storage.feature_store import (
-    DamagedRowsError,
-    EarlierRows,
     FeatureWriter,
-    adopt_shards,
     create_features,
-    fill_shards,
     finish_features,
-    missing_rows,
     open_features,
     verify_features,
+)
+from storage.feature_store.taking_over import (
+    DamagedRowsError,
+    EarlierRows,
+    adopt_shards,
+    fill_shards,
+    missing_rows,
 )
 
 SHAPE = (3, 2, 2)

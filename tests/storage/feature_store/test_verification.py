@@ -11,12 +11,12 @@ from storage.errors import StorageError
 from storage.feature_store import (
     create_features,
     open_features,
-    read_digests,
     remove_shards,
     summarise_features,
     verify_features,
     write_index,
 )
+from storage.feature_store.digests import read_digests
 from storage.local import LocalStore
 from storage.manifest import Identity
 from tests.storage.feature_store.conftest import make_index
@@ -77,7 +77,7 @@ def test_a_shard_made_again_by_resuming(make_store, make_rows):
     writer = create_features(path, 700, rows.shape[1:])
     assert writer.complete_shards == (0, 2)
     writer.write(256, rows[:256])
-    with pytest.raises(StorageError, match="was made again with other rows"):
+    with pytest.raises(StorageError, match="was rebuilt with other rows"):
         writer.close()
     with create_features(path, 700, rows.shape[1:]) as writer:
         assert writer.complete_shards == (0, 2)

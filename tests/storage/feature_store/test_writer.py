@@ -13,15 +13,9 @@ import zarr
 
 from storage.digests import digest_file
 from storage.errors import StorageError
-from storage.feature_store import (
-    create_features,
-    finish_features,
-    open_features,
-    read_digests,
-    read_file_digests,
-    verify_features,
-)
+from storage.feature_store import create_features, finish_features, open_features, verify_features
 from storage.feature_store import writer as writer_module
+from storage.feature_store.digests import read_digests, read_file_digests
 from storage.trust import Digested, stat_key
 
 
@@ -149,7 +143,7 @@ def test_another_writer_made_the_shard_and_finished_the_store(tmp_path: Path, ma
         slow.close()
         assert read_digests(tmp_path / "store").content
     else:
-        with pytest.raises(StorageError, match="made again with other rows"):
+        with pytest.raises(StorageError, match="rebuilt with other rows"):
             slow.close()
     assert not list(tmp_path.rglob("*.partial"))
 

@@ -12,8 +12,8 @@ from data_catalog.forgotten import FORGOTTEN, NO_ONE
 from data_catalog.synthetic import Mot17Spec, write_mot17
 from flows.cli.datasets import app
 from flows.errors import ConfigError, StageError
-from flows.forget.forgotten_list import FILE, ForgottenList
 from flows.plan.catalog import open_catalog
+from flows.plan.forgotten_list import FILE, ForgottenList
 from flows.stages import ingest
 from flows.stages.base import Stage
 from tests.flows.report.invented import Silent

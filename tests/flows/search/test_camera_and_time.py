@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pytest
 
-from flows.search.origin import camera_of, time_in_name, time_taken
+from flows.search.camera_and_time import camera_of, time_in_name, time_taken
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_catalog.coco_columns import (
+from data_catalog.adapters.coco_columns import (
     LARGEST_NUMBER,
     Ids,
     as_text,

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_catalog.adapters.coco_columns import read_columns
+from data_catalog.adapters.coco_images import spelled
 from data_catalog.adapters.refusals import refusal, what_is_there
-from data_catalog.coco_columns import read_columns
-from data_catalog.coco_images import spelled
 from data_catalog.errors import CatalogError
 from data_catalog.files import is_image, open_file, path_fault, plain_name, suspicious, walk
 from data_catalog.findings import EXAMPLES

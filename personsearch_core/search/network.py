@@ -14,17 +14,26 @@ from personsearch_core.data.network_input import PlacedImage, decoded, place_pix
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.branch import Branch
 from personsearch_core.models.candidates import Candidates, suppress
-from personsearch_core.models.compute import arrange, batch_on, model_device, prepare
+from personsearch_core.models.compute import arrange, autocast, batch_on, model_device, prepare
 from personsearch_core.models.detector import Detector
 from personsearch_core.pooling.rois import in_original_pixels, pool_people
 from personsearch_core.recipes import Compute, RoiRecipe
 from personsearch_core.search.people import FoundPeople
 from personsearch_core.training.memory import advice_when_out_of_memory
-from personsearch_core.training.optimisation import autocast
 
 
 class People(NamedTuple):
-    """People of one image, best first: boxes (n, 4) original pixels, scores (n,), embeddings (n, D)."""
+    """The people of one image, best first.
+
+    Attributes
+    ----------
+    boxes
+        (n, 4) float32: x1, y1, x2, y2 in pixels of the original image.
+    scores
+        (n,) detection scores, from 0 to 1.
+    embeddings
+        (n, D), L2-normalised if the branch's `normalise` is on.
+    """
 
     boxes: Boxes
     scores: Tensor

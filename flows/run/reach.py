@@ -38,7 +38,7 @@ def reached_by(stages: Sequence[Stage], store: Store) -> Reach:
 
 
 def in_use(store: Store) -> frozenset[str]:
-    """What the runs that go on now have used or made so far, as `kind/key`."""
+    """What the runs that are active now have used or made so far, as `kind/key`."""
     running = filter(is_running, read_records(store.root))
     return frozenset(name for record in running for name in record.artifacts())
 

@@ -10,7 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_catalog.coco_columns import Ids, as_text, has_key, mapped, read_columns, value_at, whole_column
+from data_catalog.adapters.coco_columns import (
+    Ids,
+    as_text,
+    has_key,
+    mapped,
+    read_columns,
+    value_at,
+    whole_column,
+)
 from data_catalog.files import path_fault, plain_name, suspicious
 from data_catalog.ids import whole_below
 from data_catalog.jsonstream import ArrayPart

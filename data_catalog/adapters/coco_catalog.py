@@ -9,11 +9,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.errors import CatalogError
-from data_catalog.exchange.coco import BOX_KEYS, IMAGE_KEYS
 from data_catalog.jsonstream import ArrayPart
 from data_catalog.schema import BOXES, IMAGES, SCOPE_DATASET, SCOPE_SEQUENCE
 
 CATALOG = "catalog"
+IMAGE_KEYS = {
+    "image_name": "image_id",
+    "cam_id": "camera_id",
+    "split": "split",
+    "sequence_id": "sequence_id",
+    "frame_index": "frame_index",
+}
+"""Keys of images beyond COCO's, and their columns."""
+BOX_KEYS = {"source_category": "category"} | {
+    name: name
+    for name in (
+        *("box_id", "category_raw", "ignore_reason", "person_id", "person_id_raw", "person_scope"),
+        *("visibility", "visible_x1", "visible_y1", "visible_x2", "visible_y2", "hard"),
+    )
+}
+"""Keys of annotations beyond COCO's, and their columns."""
 _NOT_NULL = ("image_id", "split", "box_id", "category")
 
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_catalog.coco_annotations import AnnotationReader, Annotations
-from data_catalog.coco_columns import Ids, has_key, value_at
+from data_catalog.adapters.coco_annotations import AnnotationReader, Annotations
+from data_catalog.adapters.coco_columns import Ids, has_key, value_at
 from data_catalog.jsonstream import ArrayPart, top_level_arrays
 
 WRITERS: list[Callable[[int], Any]] = [

@@ -1,4 +1,4 @@
-"""Whether an index is whole: its files are held to the digests that were noted when they were written."""
+"""Whether an index is whole: its files are checked against the digests recorded when they were written."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _READ_AT_ONCE = (DESCRIPTION, PEOPLE, f"{EMBEDDINGS}/zarr.json")
 
 
 def require_read(folder: Path) -> None:
-    """Hold what `open_index` reads to its digests; of the embeddings, only the size is trusted.
+    """Check what `open_index` reads against its digests; of the embeddings, only the size is checked.
 
-    Raises ConfigError if a file does not hold to its digest.
+    Raises ConfigError if a file does not match its digest.
     """
     _refuse(folder, problems(folder, _READ_AT_ONCE))
 
 
 def require_whole(folder: Path) -> None:
-    """Hold every file of the index, but not of its model, to its digest; raises as `require_read`."""
+    """Check every file of the index, but not of its model, against its digest; raises as `require_read`."""
     _refuse(folder, problems(folder, _files(folder)))
 
 
@@ -30,7 +30,7 @@ def verify_index(folder: Path) -> int:
 
     Returns the number of files, without those of the model.
 
-    Raises ConfigError if a file is missing or does not hold to its digest, or if there are no digests.
+    Raises ConfigError if a file is missing or does not match its digest, or if digests are missing.
     """
     from flows.search.approximate import ABOUT, GRAPH, GRAPH_CHECKSUMS  # loads torch
 
@@ -70,4 +70,4 @@ def _files(folder: Path) -> set[str]:
 def _refuse(folder: Path, found: list[str]) -> None:
     if found:
         more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
-        raise ConfigError(f"{folder} is damaged: {'; '.join(found[:3])}{more}: build the index again")
+        raise ConfigError(f"{folder} is damaged: {'; '.join(found[:3])}{more}: rebuild the index")
