@@ -191,14 +191,22 @@ def test_a_view_depends_on_its_filter(use: Use, tmp_path: Path) -> None:
     assert view.digests(use)["boxes"] != whole.digests(use)["boxes"]
 
 
+@pytest.mark.parametrize("rows", [(1, 1, 3, 4, 4), (9, 2, 3, 9, 5)], ids=["equal", "falling"])
 @pytest.mark.parametrize("use", SPLIT)
-def test_a_view_does_not_depend_on_the_order_of_rows_on_the_disk(use: Use, tmp_path: Path) -> None:
-    """Boxes of one source row go by their names."""
+def test_a_view_does_not_depend_on_the_order_of_rows_on_the_disk(
+    use: Use, rows: tuple[int, ...], tmp_path: Path
+) -> None:
+    """Boxes of an image go by their source rows, and those of one source row by their names."""
     snapshot = drawn_snapshot(tmp_path)
-    for row in (1, 4):  # the second of each split's first image
-        change(snapshot, "boxes", "source_row", row, row)
+    for row, source_row in enumerate(rows):
+        change(snapshot, "boxes", "source_row", row, source_row)
+    spec = ViewSpec("drawn", SPLIT[use], use)
+    names = [spec.of(snapshot).boxes["box_id"].to_pylist()]
     before = digest(snapshot, use)
     for table in ("images", "boxes"):
         whole = Snapshot(snapshot).table(table)
         write_table(table_path(snapshot, table), whole.take(np.arange(len(whole))[::-1]))
-    assert digest(snapshot, use) == before
+    names.append(spec.of(snapshot).boxes["box_id"].to_pylist())
+    first, second = ("a#1", "a#2") if SPLIT[use] == "train" else ("t#4", "t#5")
+    assert names[0] == names[1] and digest(snapshot, use) == before
+    assert names[0][:2] == ([first, second] if rows[0] == rows[1] else [second, first])
