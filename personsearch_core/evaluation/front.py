@@ -36,8 +36,12 @@ class Scored:
     @cached_property
     def intervals(self) -> dict[str, Interval]:
         """95 % intervals of `mAP` and `rank1` over the same resampled queries; empty without draws."""
-        figures = {"mAP": self.result.ap, "rank1": self.result.hits(1)} if self.draws else {}
-        return {name: query_interval(values, self.draws, self.seed) for name, values in figures.items()}
+        if not self.draws:
+            return {}
+        return {
+            "mAP": query_interval(self.result.ap, self.draws, self.seed),
+            "rank1": query_interval(self.result.hits(1), self.draws, self.seed),
+        }
 
 
 @dataclass(frozen=True, eq=False)
