@@ -91,7 +91,12 @@ class View:
         """The distinct boxes that any protocol asks for in these images: image_id, x1 .. y2, in a fixed
         order.
         """
-        queries = self.snapshot.table("queries", list(_QUERY_BOX))
+        return self.query_boxes_of(None)
+
+    def query_boxes_of(self, protocols: Sequence[str] | None) -> pa.Table:
+        """Likewise of these protocols alone; None for all."""
+        wanted = None if protocols is None else pc.field("protocol").isin([*protocols])
+        queries = self.snapshot.table("queries", list(_QUERY_BOX), wanted)
         mask = pc.is_in(queries["image_id"], value_set=self.images["image_id"])
         distinct = queries.filter(mask).group_by(list(_QUERY_BOX)).aggregate([])
         return distinct.sort_by([(name, "ascending") for name in _QUERY_BOX])

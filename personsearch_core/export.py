@@ -24,7 +24,12 @@ from personsearch_core.data.decoding import PADDING_COLOUR
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.box_deltas import decode_boxes
 from personsearch_core.models.branch import Branch
-from personsearch_core.models.descriptions import part, read_description
+from personsearch_core.models.descriptions import (
+    MODEL_FORMAT,
+    part,
+    read_description,
+    read_model_description,
+)
 from personsearch_core.models.detector import IMAGENET_MEAN, IMAGENET_STD, Detector, shared_map
 from personsearch_core.models.weights import (
     DETECTOR_DESCRIPTION,
@@ -37,7 +42,6 @@ from personsearch_core.models.weights import (
 from personsearch_core.recipes import Compute, RoiRecipe
 from personsearch_core.search.network import PersonSearchNet
 
-FORMAT = 1
 DESCRIPTION = "model.json"
 BRANCH = "branch.safetensors"
 MODEL_CARD = "model_card.md"
@@ -88,7 +92,7 @@ def save_model(
     save_branch(directory / BRANCH, branch)
     model = detector.model
     description = {
-        "format": FORMAT,
+        "format": MODEL_FORMAT,
         "roi": roi.model_dump(mode="json"),
         "preprocessing": {
             "input": "uint8 RGB, (batch, 3, height, width); values are normalised inside the network",
@@ -172,11 +176,7 @@ def load_model(directory: str | Path, compute: Compute | None = None) -> PersonS
     """
     folder = Path(directory)
     require_whole_model(folder)
-    description = read_description(folder / DESCRIPTION, _WHAT)
-    if (version := description.get("format")) != FORMAT:
-        raise PersonSearchError(
-            f"{folder / DESCRIPTION} has format {version!r}; this version reads format {FORMAT}"
-        )
+    description = read_model_description(folder / DESCRIPTION)
     roi = part(RoiRecipe, description, "roi", f"{folder / DESCRIPTION} does not describe {_WHAT}")
     detector, branch = load_detector(folder), load_branch(folder / BRANCH)
     if branch.variant != "disj" and branch.detector_model.backbone != detector.model.backbone:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +18,8 @@ from data_catalog.rows import to_tables
 from data_catalog.schema import GALLERY, QUERIES
 from flows.errors import missing
 from personsearch_core.evaluation.readings import LOW_RESOLUTION, OCCLUSION
+from storage import durable
+from storage.folders import whole_folder
 
 log = logging.getLogger(__name__)
 
@@ -111,13 +111,7 @@ def _kept(folder: Path) -> ProtocolTables | None:
 
 
 def _keep(folder: Path, queries: pa.Table, gallery: pa.Table) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        complete = Path(temporary) / "complete"
-        complete.mkdir()
+    durable.make_folder(folder.parent)
+    with whole_folder(folder) as partial:
         for name, table in zip(_TABLES, (queries, gallery), strict=True):
-            pq.write_table(table, complete / f"{name}.parquet", compression="zstd", write_page_checksum=True)
-        if folder.exists():
-            # Damaged, or just written by another process.
-            shutil.move(folder, Path(temporary) / "before")
-        complete.rename(folder)
+            pq.write_table(table, partial / f"{name}.parquet", compression="zstd", write_page_checksum=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from flows.config.raw import PUBLISHED_WEIGHTS
 from flows.config.trained_on import TRAINED_ON, TrainedOn
 from flows.errors import ConfigError, missing
 from personsearch_core.checksums import problems
-from personsearch_core.models.descriptions import described, read_description
+from personsearch_core.models.descriptions import described, read_description, read_model_description
 from personsearch_core.recipes import BranchModel, DetectionLoss, DetectorModel
 from storage.digests import digest_parts, digest_safetensors
 from storage.errors import StorageError
@@ -62,7 +63,7 @@ class ExportedModel:
 
     @classmethod
     def _read(cls, folder: Path) -> ExportedModel:
-        description = read_description(folder / MODEL, "an exported model")
+        description = read_model_description(folder / MODEL)
         provenance = description.get("provenance") or {}
         origin = {part: dict(provenance.get(part) or {}) for part in ("detector", "reid")}
         network = read_description(folder / DETECTOR_DESCRIPTION, "a detector")
@@ -101,7 +102,14 @@ class ExportedModel:
         if self.variant != "disj":
             inputs["detector"] = self.detector_digest
         identity = Identity(kind="reid", version=VERSION, recipe=recipe, inputs=inputs)
-        return identity, digest_parts({BRANCH: self.branch_digest})
+        return identity, branch_content({BRANCH: self.branch_digest}, self.branch_model)
+
+
+def branch_content(weights: Mapping[str, str], branch: BranchModel) -> str:
+    """The content digest of a branch: of its weights, by file, and of what decides on its embeddings but
+    leaves no trace in them: the same training gives embeddings that are normalised, or not.
+    """
+    return digest_parts({**weights, **({} if branch.normalise else {"normalise": "false"})})
 
 
 def _without_path(model: DetectorModel) -> DetectorModel:

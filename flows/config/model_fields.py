@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from data_catalog.yaml_text import on_one_line
 from flows.config.fields import ANY_NAME, LISTING, TO_BE_GIVEN, ConfigField
 
 _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
@@ -94,12 +95,12 @@ def _fields(model: _Schema, models: dict[str, _Schema], prefix: str) -> Iterator
         description = schema.get("description", "")
         section, entry = _section(schema, models)
         if section is None:
-            yield ConfigField(path, _takes(schema), default, _on_one_line(description))
+            yield ConfigField(path, _takes(schema), default, on_one_line(description))
             continue
         # What a section holds that is left out is told field by field.
         shown = "" if isinstance(schema.get("default"), dict) else default
         takes = {"": "section", "[]": "list of sections"}.get(entry, "sections by name")
-        yield ConfigField(path, takes, shown, _on_one_line(description or section.get("description", "")))
+        yield ConfigField(path, takes, shown, on_one_line(description or section.get("description", "")))
         yield from _fields(section, models, f"{path}{entry}.")
 
 
@@ -148,10 +149,6 @@ def _without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _without_nulls(item) for name, item in value.items() if item is not None}
     return value
-
-
-def _on_one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 if __name__ == "__main__":

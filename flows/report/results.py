@@ -20,7 +20,7 @@ from flows.report.content import Figure
 from flows.report.plots import Series, histogram, line_plot
 from flows.stages.evaluation import CURVES, MATCHES, METRICS, PER_QUERY
 from flows.wording import counted
-from personsearch_core.evaluation.comparison import bootstrap_interval
+from personsearch_core.evaluation.comparison import query_interval
 from storage.store import Artifact
 
 FEW = 100
@@ -74,14 +74,14 @@ class EvaluationFiles:
 
     @cached_property
     def rank1_intervals(self) -> Mapping[str, tuple[float, float]]:
-        """95 % intervals of rank-1 by setting, over resampled queries like those of mAP; empty without."""
+        """95 % intervals of rank-1 by setting, over the resampled queries of mAP; empty without."""
         if not self.draws:
             return {}
         found = {}
         table = pq.read_table(self.path / PER_QUERY, columns=["setting", "hit1"])
         for setting in self.settings:
             hits = table.filter(pc.equal(table["setting"], setting["name"]))["hit1"].to_numpy()
-            interval = bootstrap_interval(hits, np.random.default_rng(self.seed), draws=self.draws)
+            interval = query_interval(hits, self.draws, self.seed)
             found[setting["name"]] = (interval.low, interval.high)
         return found
 

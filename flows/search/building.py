@@ -31,7 +31,7 @@ from flows.search.layout import (
     read_description,
 )
 from flows.search.merging import merge
-from flows.search.model import GivenModel, given_model, partial_model, save_once
+from flows.search.model import GivenModel, given_model, save_once
 from flows.search.segments import BUILDING, Part, Segments, still_to_read
 from flows.search.sources import SceneFile, located, merged_places, place_of, scan
 from flows.search.verification import require_whole
@@ -269,8 +269,9 @@ def _require_place(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file: name a folder for the index")
     if folder.is_dir() and not is_index(folder):
-        ours = {BUILDING, MODEL, partial_model(folder / MODEL).name, ".next", ".lock"}
-        strangers = sorted(path.name for path in folder.iterdir() if path.name not in ours)
+        ours = {BUILDING, MODEL, ".next", ".lock"}
+        names = (path.name for path in folder.iterdir() if path.name not in ours)
+        strangers = sorted(name for name in names if not name.startswith(f".{MODEL}."))  # half a model
         if strangers:
             raise ConfigError(f"{folder} holds {strangers[0]} and no index: name a new or empty folder")
 

@@ -15,9 +15,10 @@ from pydantic import ValidationError
 from flows.errors import ConfigError
 from flows.search.layout import Settings
 from personsearch_core.errors import PersonSearchError
-from personsearch_core.models.descriptions import first_problem, read_description
+from personsearch_core.models.descriptions import first_problem, read_description, read_model_description
 from storage import durable
 from storage.digests import digest_json, digest_parts, digest_safetensors
+from storage.folders import whole_folder
 
 if TYPE_CHECKING:
     from personsearch_core.search.network import PersonSearchNet
@@ -69,7 +70,7 @@ def _exported(folder: Path) -> GivenModel:
 
 def _settings_of(description: Path) -> Settings:
     """How a model is meant to find people; models of earlier versions do not say it."""
-    provenance = read_description(description, "an exported model").get("provenance")
+    provenance = read_model_description(description).get("provenance")
     finding = provenance.get("finding", {}) if isinstance(provenance, dict) else {}
     try:
         return Settings.model_validate(finding)
@@ -119,7 +120,7 @@ def digest_of_model(folder: Path) -> str:
 
     require_whole_model(folder)
     try:
-        roi = read_description(folder / DESCRIPTION, "an exported model")["roi"]
+        roi = read_model_description(folder / DESCRIPTION)["roi"]
         return _digest(folder / DETECTOR_WEIGHTS, folder / DETECTOR_DESCRIPTION, folder / BRANCH, roi)
     except (OSError, KeyError, ValueError) as error:
         missing = not (folder / DESCRIPTION).exists()
@@ -135,19 +136,9 @@ def save_once(model: GivenModel, folder: Path) -> None:
     with contextlib.suppress(ConfigError, PersonSearchError):  # what is damaged is replaced
         if folder.is_dir() and digest_of_model(folder) == model.digest:
             return
-    partial = partial_model(folder)
-    for old in (partial, folder):
-        shutil.rmtree(old, ignore_errors=True)
-    durable.make_folder(partial)
-    model.save(partial)
-    durable.flush_tree(partial)
-    partial.rename(folder)
-    durable.flush(folder.parent)
-
-
-def partial_model(folder: Path) -> Path:
-    """Where a model is written before it gets its place."""
-    return folder.with_name(f".{folder.name}.partial")
+    durable.make_folder(folder.parent)
+    with whole_folder(folder) as partial:
+        model.save(partial)
 
 
 def _dimensions(branch: Path) -> int:

@@ -20,6 +20,7 @@ from flows.search.results import Results, matches_of
 from personsearch_core.data.decoding import ImageSource, as_pixels
 from personsearch_core.search.people import FoundPeople, Person
 from personsearch_core.search.top_k import Similarities
+from storage.digests import digest_file
 
 if TYPE_CHECKING:
     from flows.search.index import Index
@@ -235,7 +236,7 @@ def _rows_of_query(index: Index, request: QueryRequest) -> NDArray[np.bool_]:
         raise ConfigError("the query's image can only be left out if it is given as a file or as its bytes")
     paths = [Path(image) for image in images if isinstance(image, str | Path)]
     hidden = rows_of_images(index, paths)
-    digests = {hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()}
+    digests = {digest_file(path) for path in paths if path.is_file()}
     digests |= {hashlib.sha256(image).hexdigest() for image in images if isinstance(image, bytes)}
     same = np.isin(index.sources["sha256"].to_numpy(zero_copy_only=False), list(digests))
     return hidden | np.isin(index.table["source"].to_numpy(), np.flatnonzero(same))

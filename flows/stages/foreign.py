@@ -7,7 +7,7 @@ test view's queries and ground truth. Nothing can be detected with them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 
 from data_catalog.row_digests import digest_rows
 from data_catalog.row_tables import COORDINATES
-from data_catalog.views import View
 from flows.config.foreign import BOX_ID, ForeignFeatures, foreign_digest
 from flows.config.models import Config
 from flows.config.sections import EvaluationSection, ViewRef
@@ -128,10 +127,14 @@ def make_features(context: StageContext[FeaturesRecipe, FeaturesInputs, ForeignF
 
 
 def make_test(context: StageContext[DetectionsRecipe, TestInputs, ForeignFeatures]) -> Made:
-    """Copy one row per query box and per ground-truth box."""
+    """Copy one row per query box of the protocols that are scored, which alone count in the key, and one per
+    ground-truth box, but for forgotten people.
+    """
     test = context.inputs.test
-    boxes, queries = test.view.boxes, test.view.query_boxes
-    asked = _boxes_of(queries, test.view, test.spec.dataset)
+    view, protocols = test.view, test.spec.protocols
+    boxes, queries = view.boxes.filter(pc.invert(view.forgotten)), view.query_boxes_of(protocols)
+    named = view.snapshot.table("queries", [*_BOX, "box_id"], pc.field("protocol").isin([*protocols]))
+    asked = _boxes_of(queries, [boxes, named], test.spec.dataset)
     ids = pa.chunked_array([asked, *boxes["box_id"].chunks], pa.string())
     with _opened(context.options) as reader:
         box, row = _rows_of(reader, boxes["box_id"], test.spec.dataset, context.options.folder)
@@ -147,7 +150,7 @@ def make_test(context: StageContext[DetectionsRecipe, TestInputs, ForeignFeature
     }
     table = pa.table([columns[name] for name in ROWS_SCHEMA.names], schema=ROWS_SCHEMA)
     pq.write_table(table, context.work / ROWS)
-    counts = {"images": len(test.view.images), QUERY: len(queries), TRUTH: len(boxes)}
+    counts = {"images": len(view.images), QUERY: len(queries), TRUTH: len(boxes)}
     return _made(context, table, array, digest_rows(table), counts)
 
 
@@ -214,10 +217,13 @@ def _copy(context: AnyContext, reader: FeatureReader, rows: np.ndarray) -> str:
     return finish_features(context.work)
 
 
-def _boxes_of(queries: pa.Table, view: View, dataset: str) -> pa.Array:
-    """The ground-truth box of each query box; StageError for a query box that is not one."""
+def _boxes_of(queries: pa.Table, tables: Sequence[pa.Table], dataset: str) -> pa.Array:
+    """The ground-truth box of each query box, as the last of the tables that knows one names it.
+
+    Raises StageError for a query box that is not one.
+    """
     named, known = [*_BOX, "box_id"], dict[tuple[Any, ...], str]()
-    for table in (view.snapshot.table("queries", named), view.boxes):
+    for table in tables:
         asked = table.filter(pc.is_in(table["image_id"], value_set=queries["image_id"]))
         for *values, box_id in zip(*(asked[name].to_pylist() for name in named), strict=True):
             if box_id is not None:

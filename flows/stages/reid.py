@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from flows.config.exported import branch_content
 from flows.config.models import Config
 from flows.config.sections import Amount, TrainingEntry
 from flows.errors import Interrupted, StageError
@@ -36,7 +37,7 @@ from personsearch_core.recipes import (
     later,
     objective_versions,
 )
-from storage.digests import digest_parts, digest_safetensors
+from storage.digests import digest_safetensors
 from storage.opening import open_store
 from storage.store import Artifact, Store
 
@@ -182,7 +183,7 @@ def make(context: ReidContext) -> Made:
         raise Interrupted(str(stopped)) from stopped
     save_branch(context.work / TRAINED_BRANCH, branch)
     digests = {name: digest_safetensors(context.work / name) for name in (TRAINED_BRANCH, UNTRAINED_BRANCH)}
-    return Made(digest_parts(digests), dict(result["metrics"]), RESUME_ONLY)
+    return Made(branch_content(digests, recipe.reid.branch), dict(result["metrics"]), RESUME_ONLY)
 
 
 def train_rank(job: dict[str, Any], rank: Rank) -> dict[str, Any]:

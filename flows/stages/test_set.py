@@ -103,9 +103,7 @@ class TestSet:
             if asked.equals(known):
                 return queries
         image = self._image_numbers(asked["image_id"])
-        rows = self._query_rows.filter(pc.equal(self._query_rows["protocol"], protocol.protocol))
-        place = pc.index_in(protocol.queries["query_id"], value_set=rows["query_id"].combine_chunks())
-        embedded = np.asarray(self._embeddings[rows["row"].to_numpy()[place.to_numpy()]])
+        embedded = np.asarray(self._embeddings[self._rows_of_queries(protocol.queries)])
         queries = Queries(image, corners(asked), embedded, self._person_numbers(asked["person_id"]))
         self._known_queries.append((asked, queries))
         return queries
@@ -128,30 +126,17 @@ class TestSet:
     def _known_queries(self) -> list[tuple[pa.Table, Queries]]:
         return []
 
-    @cached_property
-    def _query_rows(self) -> pa.Table:
-        """protocol, query_id and row of every query in the view's images: the gallery has a row for each
-        distinct box among them, in the order of `View.query_boxes`.
-        """
-        queries = self._view.snapshot.table("queries", [*_BOX, "protocol", "query_id"])
-        queries = queries.set_column(5, "protocol", queries["protocol"].cast(pa.string()))
-        queries = queries.filter(pc.is_in(queries["image_id"], value_set=self.image_ids))
-        distinct = queries.group_by(_BOX).aggregate([("protocol", "list"), ("query_id", "list")])
-        distinct = distinct.sort_by([(name, "ascending") for name in _BOX])
-        rows = self._rows(QUERY)
-        if rows.select(_BOX) != distinct.select(_BOX).cast(rows.select(_BOX).schema):
+    def _rows_of_queries(self, queries: pa.Table) -> np.ndarray:
+        """(q,) the gallery's row of each query; it has one for each distinct box."""
+        rows = self._rows(QUERY).select([*_BOX, "row"])
+        found = queries.select([*_BOX, "query_id"]).join(rows, _BOX, join_type="inner")
+        place = pc.index_in(queries["query_id"], value_set=found["query_id"].combine_chunks())
+        if place.null_count:
             raise CatalogError(
                 f"{self.spec.dataset}: the gallery was built for other query boxes than the snapshot's; "
                 "rebuild it with --from detections"
             )
-        owner = pc.list_parent_indices(distinct["query_id_list"])
-        return pa.table(
-            {
-                "protocol": pc.list_flatten(distinct["protocol_list"]),
-                "query_id": pc.list_flatten(distinct["query_id_list"]),
-                "row": rows["row"].take(owner),
-            }
-        )
+        return np.asarray(found["row"].to_numpy()[place.to_numpy()])
 
     @cached_property
     def _view(self) -> View:

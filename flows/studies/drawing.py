@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +22,9 @@ from data_catalog.synthetic import (
     write_wider_pedestrian,
 )
 from personsearch_core.recipes import Recipe, Seed
+from storage import durable
 from storage.digests import digest_json
+from storage.folders import whole_folder
 
 Layout = Literal["prw", "cuhk-sysu", "mot17", "wider-pedestrian"]
 Write = Callable[..., None]
@@ -119,11 +120,10 @@ def _counts(spec: Any) -> dict[str, int]:
 
 def draw_once(root: Path, write: Callable[[Path], None]) -> None:
     """Write a dataset unless it exists; a half-written one never gets its final name."""
-    if root.is_dir():
-        return
-    unfinished = root.parent / f".{root.name}-{os.getpid()}"
-    write(unfinished)
-    unfinished.rename(root)
+    if not root.is_dir():
+        durable.make_folder(root.parent)
+        with whole_folder(root) as unfinished:
+            write(unfinished)
 
 
 def _checked(kind: Any, fields: dict[str, Any]) -> Any:

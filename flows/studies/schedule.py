@@ -217,7 +217,7 @@ def make_with_retries(once: Callable[[], Artifact], stop: threading.Event, name:
             failure = failure_of(error)
             if failure is None or not failure.is_worth_retrying:
                 raise
-            log.warning("%s: %s; retrying in %.0f s", name, error, delay)
+            log.warning("%s; retrying in %.0f s", failure.of(name), delay)
         if stop.wait(delay):
             raise Interrupted(STOPPED.message)
     return once()

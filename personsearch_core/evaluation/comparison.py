@@ -60,6 +60,11 @@ def bootstrap_interval(
     return Interval(float(values.mean()), float(low), float(high))
 
 
+def query_interval(values: FloatArray | BoolArray, draws: int, seed: int) -> Interval:
+    """The interval of an evaluation with this seed: every figure (q,) has the same resampled queries."""
+    return bootstrap_interval(values, np.random.default_rng(seed), draws=draws)
+
+
 def compare_runs(
     first: FloatArray, second: FloatArray, rng: np.random.Generator, *, draws: int = 2000
 ) -> RunComparison:

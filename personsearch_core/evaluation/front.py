@@ -7,10 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from personsearch_core.evaluation.boxes_per_image import best_budget
-from personsearch_core.evaluation.comparison import Interval, bootstrap_interval
+from personsearch_core.evaluation.comparison import Interval, query_interval
 from personsearch_core.evaluation.inputs import EvaluationInputs
 from personsearch_core.evaluation.joint import run_tasks
 from personsearch_core.evaluation.parallel import MapBlocks, serially
@@ -47,13 +45,12 @@ class Scored:
 
     @cached_property
     def intervals(self) -> dict[str, Interval]:
-        """95 % intervals of `mAP` and `rank1` over resampled queries; empty without draws."""
+        """95 % intervals of `mAP` and `rank1` over the same resampled queries; empty without draws."""
         if not self.draws:
             return {}
-        rng = np.random.default_rng(self.seed)
         return {
-            "mAP": bootstrap_interval(self.result.ap, rng, draws=self.draws),
-            "rank1": bootstrap_interval(self.result.hits(1), rng, draws=self.draws),
+            "mAP": query_interval(self.result.ap, self.draws, self.seed),
+            "rank1": query_interval(self.result.hits(1), self.draws, self.seed),
         }
 
 

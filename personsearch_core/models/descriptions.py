@@ -13,6 +13,8 @@ from personsearch_core.errors import PersonSearchError
 from personsearch_core.recipes.base import Recipe
 
 MOST_BYTES = 16 << 20
+MODEL_FORMAT = 1
+"""Of the description of an exported model; other formats are refused."""
 R = TypeVar("R", bound=Recipe)
 
 
@@ -31,6 +33,14 @@ def read_description(file: Path, what: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise PersonSearchError(f"{file} does not describe {what}: it is not UTF-8 text") from error
     return described(text, f"{file} does not describe {what}")
+
+
+def read_model_description(file: Path) -> dict[str, Any]:
+    """What an exported model says of itself. Raises PersonSearchError, also if it has another format."""
+    description = read_description(file, "an exported model")
+    if (version := description.get("format")) != MODEL_FORMAT:
+        raise PersonSearchError(f"{file} has format {version!r}; this version reads format {MODEL_FORMAT}")
+    return description
 
 
 def described(text: str, refusal: str) -> dict[str, Any]:

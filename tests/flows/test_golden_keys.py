@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from data_catalog.errors import CatalogError
+from data_catalog.forgotten import FORGOTTEN
 from data_catalog.rows import Rows, to_tables
 from data_catalog.schema import GALLERY, QUERIES, TABLES
 from data_catalog.snapshot import Snapshot, SnapshotWriter, table_path, write_table
@@ -124,14 +125,16 @@ def test_views_keep_their_digests(use: Use, tmp_path: Path) -> None:
     assert digest(drawn_snapshot(tmp_path), use) == DIGESTS[use]
 
 
-def change(snapshot: Path, table: str, column: str, row: int) -> None:
+def change(snapshot: Path, table: str, column: str, row: int, value: object = None) -> None:
     """Give one value of a snapshot another value of its type."""
     path = table_path(snapshot, table) / "prw.parquet" if table == "gallery" else table_path(snapshot, table)
     whole = Snapshot(snapshot).table(table)
     field = whole.schema.field(column)
     values = whole[column].to_pylist()
     plain = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    if pa.types.is_string(plain):
+    if value is not None:
+        values[row] = value
+    elif pa.types.is_string(plain):
         values[row] = f"{values[row]}-"
     elif pa.types.is_boolean(plain):
         values[row] = not values[row]
@@ -170,7 +173,40 @@ def test_a_view_depends_on_its_columns_alone(use: Use, table: str, column: str, 
 
 
 @pytest.mark.parametrize("use", SPLIT)
+def test_a_view_of_test_pixels_depends_on_whom_it_forgets(use: Use, tmp_path: Path) -> None:
+    """Nothing of them is described; elsewhere they are regions to ignore, like others."""
+    found = {digest(drawn_snapshot(tmp_path / "whole"), use)}
+    first = in_view(tmp_path / "whole", "boxes", use)
+    for row in (first, first + 1):
+        snapshot = drawn_snapshot(tmp_path / f"{row}")
+        change(snapshot, "boxes", "ignore_reason", row, FORGOTTEN)
+        found.add(digest(snapshot, use))
+    assert len(found) == (3 if use == "test" else 1)
+
+
+@pytest.mark.parametrize("use", SPLIT)
 def test_a_view_depends_on_its_filter(use: Use, tmp_path: Path) -> None:
     view = ViewSpec("drawn", SPLIT[use], use, min_height=75.0).of(drawn_snapshot(tmp_path))
     whole = ViewSpec("drawn", SPLIT[use], use).of(tmp_path)
     assert view.digests(use)["boxes"] != whole.digests(use)["boxes"]
+
+
+@pytest.mark.parametrize("rows", [(1, 1, 3, 4, 4), (9, 2, 3, 9, 5)], ids=["equal", "falling"])
+@pytest.mark.parametrize("use", SPLIT)
+def test_a_view_does_not_depend_on_the_order_of_rows_on_the_disk(
+    use: Use, rows: tuple[int, ...], tmp_path: Path
+) -> None:
+    """Boxes of an image go by their source rows, and those of one source row by their names."""
+    snapshot = drawn_snapshot(tmp_path)
+    for row, source_row in enumerate(rows):
+        change(snapshot, "boxes", "source_row", row, source_row)
+    spec = ViewSpec("drawn", SPLIT[use], use)
+    names = [spec.of(snapshot).boxes["box_id"].to_pylist()]
+    before = digest(snapshot, use)
+    for table in ("images", "boxes"):
+        whole = Snapshot(snapshot).table(table)
+        write_table(table_path(snapshot, table), whole.take(np.arange(len(whole))[::-1]))
+    names.append(spec.of(snapshot).boxes["box_id"].to_pylist())
+    first, second = ("a#1", "a#2") if SPLIT[use] == "train" else ("t#4", "t#5")
+    assert names[0] == names[1] and digest(snapshot, use) == before
+    assert names[0][:2] == ([first, second] if rows[0] == rows[1] else [second, first])

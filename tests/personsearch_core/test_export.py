@@ -43,6 +43,15 @@ def test_a_directory_that_is_no_model_is_refused(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
+def test_a_model_of_another_format_is_refused(tmp_path: Path) -> None:
+    save_model(tmp_path, *parts("j3"))
+    described = (tmp_path / "model.json").read_text()
+    (tmp_path / "model.json").write_text(described.replace('"format": 1', '"format": 2'))
+    (tmp_path / "SHA256SUMS").unlink()  # it holds the file to its digest
+    with pytest.raises(PersonSearchError, match="has format 2; this version reads format 1"):
+        load_model(tmp_path)
+
+
 def test_a_model_is_not_written_among_other_files(tmp_path: Path) -> None:
     detector, branch, roi = parts("j3")
     save_model(tmp_path / "model", detector, branch, roi)

@@ -76,6 +76,14 @@ def test_epochs_are_functions_of_the_seed() -> None:
     assert not (first.epoch(7) == other.epoch(7)).all()
 
 
+def test_batches_stay_what_they_were() -> None:
+    """Of trainings that users have begun: a resume goes on with the batches that it began with."""
+    labels = labels_of([3] * 5, unlabelled=3)
+    epoch = PKSampler(labels, np.arange(len(labels)), 2, 2, 1, seed=3).epoch(1)
+    assert epoch.tolist() == [[3, 4, 12, 13, 17], [0, 2, 8, 7, 17], [11, 10, 3, 4, 17]]
+    assert hold_out_identities(labels_of([2] * 10), 0.3, seed=3).held_out.tolist() == [2, 3, 4, 5, 8, 9]
+
+
 def test_single_rows_are_left_out_by_name(caplog: pytest.LogCaptureFixture) -> None:
     labels = labels_of([3, 1, 3, 1])
     sampler = PKSampler(labels, np.arange(len(labels)), 2, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,9 @@ def test_safetensors_digest_is_over_tensors_only(tmp_path: Path) -> None:
     save_file(dict(reversed(tensors.items())), tmp_path / "two.safetensors")
     same = digest_safetensors(tmp_path / "one.safetensors")
     assert same == digest_safetensors(tmp_path / "two.safetensors")
+    said = hashlib.sha256(b'["a","F32",[2,3]]' + tensors["a"].tobytes())
+    said.update(b'["b","F16",[2]]' + tensors["b"].tobytes())
+    assert same == said.hexdigest()
     save_file({**tensors, "a": tensors["a"].reshape(3, 2)}, tmp_path / "three.safetensors")
     assert same != digest_safetensors(tmp_path / "three.safetensors")
     (tmp_path / "no.safetensors").write_bytes(b"\x00" * 4)

@@ -114,6 +114,18 @@ def test_the_key_follows_the_weights_and_not_the_place(exported: Path, tmp_path:
     assert config_of(tmp_path, "./copy").pins["reid"].folder == tmp_path / "copy"
 
 
+def test_an_exported_branch_that_does_not_normalise_is_another(exported: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    free = BranchModel(initial_weights="random", norm="group", embedding_dim=8, normalise=False)
+    save_model(
+        tmp_path / "free", build_detector(MODEL), build_branch("j4", MODEL, free), RoiRecipe(variant="j4")
+    )
+    files = [folder / "branch.safetensors" for folder in (exported, tmp_path / "free")]
+    assert digest_safetensors(files[0]) == digest_safetensors(files[1])
+    plain, other = (config_of(tmp_path, folder).pins["reid"] for folder in (exported, tmp_path / "free"))
+    assert plain.content_digest != other.content_digest
+
+
 def test_a_folder_that_is_no_whole_model_is_refused_before_anything_starts(
     exported: Path, tmp_path: Path
 ) -> None:
@@ -138,6 +150,9 @@ def test_a_folder_that_is_no_whole_model_is_refused_before_anything_starts(
         config_of(tmp_path, model)
     (model / "model.json").write_text(json.dumps({**described, "provenance": ["no mapping"]}))
     with pytest.raises(ConfigError, match="is damaged: 'list' object has no attribute"):
+        config_of(tmp_path, model)
+    (model / "model.json").write_text(json.dumps({**described, "format": 2}))
+    with pytest.raises(ConfigError, match=r"model.json has format 2; this version reads format 1"):
         config_of(tmp_path, model)
     (model / "model.json").write_text("[" * 100_000)
     with pytest.raises(ConfigError, match=r"is damaged: .* nested too deeply"):

@@ -10,7 +10,7 @@ import yaml
 from data_catalog.layouts import fitting_adapter
 from flows.config.loading import load_config
 from flows.errors import ConfigError
-from flows.studies.drawing import Drawing
+from flows.studies.drawing import Drawing, draw_once
 from flows.studies.reading import read_study
 from tests.flows.studies.files import STUDY, study_of, write_study
 
@@ -27,6 +27,16 @@ def drawing(path: Path) -> Drawing:
     found = read_study(path).draw
     assert found is not None
     return found
+
+
+def test_a_dataset_that_could_not_be_drawn_leaves_nothing(tmp_path: Path) -> None:
+    def fail(root: Path) -> None:
+        (root / "half.jpg").touch()
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space"):
+        draw_once(tmp_path / "prw", fail)
+    assert not list(tmp_path.iterdir())
 
 
 def test_members_read_what_is_drawn(tmp_path: Path) -> None:

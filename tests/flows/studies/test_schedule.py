@@ -131,7 +131,12 @@ def test_a_bug_in_one_making_stops_nobody_else(config: Path, tmp_path: Path) -> 
     ],
 )
 def test_what_runs_retry_sweeps_retry(
-    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, tries: int
+    config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    tries: int,
 ) -> None:
     monkeypatch.setattr(schedule, "RETRY_DELAYS", [0.0])
     tried = 0
@@ -145,6 +150,8 @@ def test_what_runs_retry_sweeps_retry(
     assert tried == tries
     failure = outcome.members[0].failure
     assert failure is not None and failure.message == f"ingest:scenes: {error}"
+    retried = [each.getMessage() for each in caplog.records if "retrying" in each.getMessage()]
+    assert retried == [f"{failure.message}; retrying in 0 s"] * (tries - 1)
 
 
 def test_a_sweep_is_on_record(config: Path) -> None:

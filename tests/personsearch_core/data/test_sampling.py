@@ -133,3 +133,6 @@ def test_an_order_stays_what_it_was() -> None:
         "a5",
         "a7",
     ]
+    assert stream.generator(5).integers(0, 1000, 3).tolist() == [270, 206, 199]
+    held = hold_out_scenes([TrainingSet(scenes(20), repeat=1)], 0.3, seed=5)[1]
+    assert [scene.image_id for scene in held] == ["a1", "a5", "a11"]

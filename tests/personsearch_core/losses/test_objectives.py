@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -189,6 +190,30 @@ def test_memories_take_no_gradient_and_are_saved() -> None:
     objective = OnlineInstanceMatching(IDENTITIES, DIM)
     assert list(objective.parameters()) == []
     assert {"table.rows", "queue.entries", "queue.pushed"} <= set(objective.state_dict())
+
+
+def built(kind: str, **fields: object) -> Any:
+    (term,) = build_objective((Objective.model_validate({"kind": kind, **fields}),), IDENTITIES, DIM).terms
+    return term
+
+
+def test_every_field_reaches_its_objective() -> None:
+    memory = {"temperature": 0.3, "momentum": 0.25, "queue": 6}
+    for kind in ("oim", "iel", "ioim"):
+        plain, term = built(kind), built(kind, **memory)
+        assert (plain.temperature, plain.momentum, len(plain.queue.entries)) == (0.1, 0.5, 5000)
+        assert (term.temperature, term.momentum, len(term.queue.entries)) == (0.3, 0.25, 6)
+    assert built("oim", temperature=0.3).unlabelled_temperature == 0.3
+    assert built("ioim").unlabelled_temperature == 0.2
+    assert built("ioim", unlabelled_temperature=0.4).unlabelled_temperature == 0.4
+    assert (built("iel").threshold, built("iel", threshold=0.6).threshold) == (0.7, 0.6)
+    assert (built("center").rate, built("center", momentum=0.75).rate) == (0.5, 0.25)
+    pairing = built("olp", temperature=0.3, queue=6)
+    assert (pairing.temperature, len(pairing.dictionary.entries)) == (0.3, 6)
+    assert built("hep_softmax", hard_identities=3).hard_identities == 3
+    for kind, margin in (("semi_hard_triplet", 1.0), ("batch_hard_triplet", "soft")):
+        plain, term = built(kind), built(kind, margin=0.4, squared=True)
+        assert (plain.margin, plain.squared, term.margin, term.squared) == (margin, False, 0.4, True)
 
 
 def test_sum_is_weighted() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,38 @@ def test_rows_go_by_scene_then_view_then_box(detector: Detector, scenes: list[Sc
     assert plan.box[:12].tolist() == [0, 1, 2] * 4
     assert plan.copy[:12].tolist() == [0] * 9 + [1] * 3
     np.testing.assert_array_equal(plan.rois[:3], scenes[0].boxes)
+
+
+def test_jittered_boxes_stay_near_their_own_and_are_what_they_were(
+    detector: Detector, scenes: list[Scene]
+) -> None:
+    view = FeatureView(kind="jittered", copies=40, shift=0.1, scale=0.2)
+    recipe = RECIPE.model_copy(update={"views": (view,)})
+    # Far from the borders, where a ROI is clipped.
+    boxes = np.array([[40, 20, 60, 60], [70, 30, 90, 50]], np.float32)
+    scene = replace(
+        scenes[0], boxes=boxes, ignore=np.zeros(2, bool), box_ids=("a", "b"), person_ids=("1", "2")
+    )
+    rois = feature_rows(recipe, [scene], detector).rois.reshape(40, 2, 4)
+    sizes, own = rois[..., 2:] - rois[..., :2], boxes[:, 2:] - boxes[:, :2]
+    moved = ((rois[..., :2] + rois[..., 2:]) - (boxes[:, :2] + boxes[:, 2:])) / 2 / own
+    assert 0.09 < np.abs(moved).max() <= 0.1001 and 0.19 < np.abs(sizes / own - 1).max() <= 0.2001
+    assert len(np.unique(rois, axis=0)) == 40
+    np.testing.assert_array_equal(feature_rows(recipe, [scene], detector).rois.reshape(40, 2, 4), rois)
+    np.testing.assert_allclose(rois[1, 0], [40.303276, 23.64831, 58.082867, 59.207485], rtol=1e-6)
+
+
+def test_margins_widen_a_roi_within_its_image(detector: Detector, scenes: list[Scene]) -> None:
+    recipe = RECIPE.model_copy(update={"roi": ROI.model_copy(update={"margin": 0.25})})
+    scene = replace(
+        scenes[0],
+        boxes=np.array([[40, 20, 60, 60], [2, 30, 42, 78]], np.float32),
+        ignore=np.zeros(2, bool),
+        box_ids=("a", "b"),
+        person_ids=("1", "2"),
+    )
+    rois = feature_rows(recipe, [scene], detector).rois[:2]
+    np.testing.assert_array_equal(rois, [[35, 10, 65, 70], [0, 18, 52, 80]])
 
 
 def test_only_known_people_unless_all_are_wanted(scenes: list[Scene]) -> None:

@@ -51,6 +51,13 @@ def test_crops_show_the_person_at_full_resolution() -> None:
     assert crop.shape == (3, 256, 128) and (crop[0] == 255).all() and not crop[1:].any()
 
 
+def test_a_mirrored_crop_is_that_of_the_mirrored_person() -> None:
+    image = _maps(3, 60, 40).mul(255).to(torch.uint8)
+    rois, roi = np.array([[4, 8, 24, 48]], np.float32), RoiRecipe(variant="disj")
+    expected = crop_people(image.flip(-1), np.array([[16, 8, 36, 48]], np.float32), roi)
+    assert torch.equal(crop_people(image, rois, roi, mirrored=True), expected)
+
+
 def test_a_crop_outside_the_image_is_a_pixel_of_its_border() -> None:
     image = torch.full((3, 30, 40), 9, dtype=torch.uint8)
     rois = clipped_rois(np.array([[50, 60, 70, 90]], np.float32), 40, 30, RoiRecipe(variant="disj"))
