@@ -199,29 +199,16 @@ class LocalStore(Store):
             return {}
         return {path.name: path.read_bytes() for path in files}
 
-    def write_tag(self, tag: str, artifact: str) -> None:
-        with self.place.changing_tag(tag):
-            self._put_tag(tag, artifact)
-
     def swap_tag(self, tag: str, before: str | None, after: str | None) -> bool:
         with self.place.changing_tag(tag):
-            content = self.read_tags().get(tag)
-            if (None if content is None else content.strip()) != (before and before.encode()):
+            if self.tag_line(tag) != before:
                 return False
             if after is not None:
-                self._put_tag(tag, after)
+                durable.make_folder(self.place.tags_path)
+                durable.write(self.place.tags_path / tag, after + "\n")
             elif before is not None:
                 durable.remove(self.place.tags_path / tag)
             return True
-
-    def _put_tag(self, tag: str, artifact: str) -> None:
-        durable.make_folder(self.place.tags_path)
-        durable.write(self.place.tags_path / tag, artifact + "\n")
-
-    def remove_tag(self, tag: str) -> None:
-        """Remove a tag. Raises FileNotFoundError if it does not exist."""
-        with self.place.changing_tag(tag):
-            durable.remove(self.place.tags_path / tag)
 
     def local_path(self, kind: str, key: str) -> Path:
         """Where this machine can read an artifact's files, even damaged ones."""

@@ -184,20 +184,9 @@ class RemoteStore(Store):
         found = self._bucket.contents(sorted(self.system.find(self._bucket.tag_path(""))))
         return {path.rpartition("/")[2]: content for path, content in found.items()}
 
-    @reaching()
-    def write_tag(self, tag: str, artifact: str) -> None:
-        self.system.pipe_file(self._bucket.tag_path(tag), f"{artifact}\n".encode())
-
     def swap_tag(self, tag: str, before: str | None, after: str | None) -> bool:
         return self._bucket.swap(self._bucket.tag_path(tag), before, after)
 
-    @reaching()
-    def remove_tag(self, tag: str) -> None:
-        if not self.system.exists(self._bucket.tag_path(tag)):
-            raise FileNotFoundError(self._bucket.tag_path(tag))
-        self.system.rm_file(self._bucket.tag_path(tag))
-
-    @reaching()
     def written_since(self, moment: datetime) -> set[str]:
         return {
             "/".join(_names(path))

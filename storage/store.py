@@ -222,10 +222,6 @@ class Store(ABC):
         """The content of every tag; see `storage.tags`."""
 
     @abstractmethod
-    def write_tag(self, tag: str, artifact: str) -> None:
-        """Point a tag to the artifact `kind/key`, durably."""
-
-    @abstractmethod
     def swap_tag(self, tag: str, before: str | None, after: str | None) -> bool:
         """Point a tag that points to `before` to `after`, durably; None stands for no tag.
 
@@ -233,9 +229,10 @@ class Store(ABC):
         and on S3; on other object storage the tag is read first, then written.
         """
 
-    @abstractmethod
-    def remove_tag(self, tag: str) -> None:
-        """Remove a tag. Raises FileNotFoundError if it does not exist."""
+    def tag_line(self, tag: str) -> str | None:
+        """What a tag says now, as `swap_tag` compares it; None without the tag."""
+        content = self.read_tags().get(tag)
+        return None if content is None else content.decode(errors="replace").strip()
 
     def newest(self, kind: str) -> list[str]:
         """Keys of artifacts of a kind that were published on this machine last; see `Recent`."""
