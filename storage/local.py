@@ -140,24 +140,12 @@ class LocalStore(Store):
     def manifest_of(self, kind: str, key: str) -> Manifest:
         return read_manifest(self.place.path_of(kind, key) / FILE_NAME)
 
-    def keys(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
-        kinds = [plain_name(kind)] if kind else self.kinds()
-        for each in kinds:
-            for key in sorted(visible_names(self.root / each)):
-                if self.root.joinpath(each, key, FILE_NAME).is_file():
-                    yield each, key
-
     def without_manifest(self) -> Iterator[tuple[str, str]]:
         for kind in self.kinds():
             for key in sorted(visible_names(self.root / kind)):
                 folder = self.root / kind / key
                 if KEY.fullmatch(key) and folder.is_dir() and not (folder / FILE_NAME).exists():
                     yield kind, key
-
-    def manifests(self, kind: str | None = None) -> Iterator[tuple[str, str, bytes]]:
-        for each, key in self.keys(kind):
-            for _, raw in self.read_manifests(each, [key]):
-                yield each, key, raw
 
     def kinds(self) -> list[str]:
         return sorted(visible_names(self.root))

@@ -149,23 +149,12 @@ class RemoteStore(Store):
             raise StorageError(f"{self.url}/{kind}/{key} is missing or damaged")
         return found.path
 
-    def keys(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
-        for path in self._bucket.manifest_paths(kind):
-            if self._bucket.is_there(path):
-                yield _names(path)
-
-    def manifests(self, kind: str | None = None) -> Iterator[tuple[str, str, bytes]]:
-        for path, raw in self._bucket.contents(self._bucket.manifest_paths(kind)).items():
-            yield *_names(path), raw
-
     def kinds(self) -> list[str]:
         return [path.rpartition("/")[2] for path in self._bucket.folders(self.prefix)]
 
-    @reaching()
     def stamps(self, kind: str) -> Iterator[tuple[str, str]]:
-        for path, entry in self._bucket.listed(plain_name(kind)).items():
-            if path.endswith(f"/{FILE_NAME}") and self._bucket.depth(path) == 3:
-                yield _names(path)[1], f"{entry['size']}.{tag_of(entry)}"
+        for path, entry in self._bucket.manifests(self._bucket.listed(plain_name(kind))).items():
+            yield _names(path)[1], f"{entry['size']}.{tag_of(entry)}"
 
     def read_manifests(self, kind: str, keys: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         paths = [self._parts.key_path(kind, key, FILE_NAME) for key in keys]
@@ -188,19 +177,17 @@ class RemoteStore(Store):
         return self._bucket.swap(self._bucket.tag_path(tag), before, after)
 
     def written_since(self, moment: datetime) -> set[str]:
-        return {
-            "/".join(_names(path))
-            for path, entry in self._bucket.listed("").items()
-            if path.endswith(f"/{FILE_NAME}") and self._bucket.depth(path) == 3 and modified(entry) > moment
-            if not path.removeprefix(f"{self.prefix}/").startswith(".")
-        }
+        there = self._bucket.manifests(self._bucket.listed(""))
+        return {"/".join(_names(path)) for path, entry in there.items() if modified(entry) > moment}
 
     @reaching()
     def stray_objects(self, before: datetime) -> list[Objects]:
         """Unfinished uploads, replaced versions, damaged artifacts and left leases, older than `before`."""
-        versions = {f"{kind}/{key}": version_of(raw) for kind, key, raw in self.manifests()}
+        listed = self._bucket.listed("")
+        manifests = self._bucket.contents(list(self._bucket.manifests(listed)))
+        versions = {"/".join(_names(path)): version_of(raw) for path, raw in manifests.items()}
         groups: dict[str, list[dict[str, Any]]] = {}
-        for path, entry in self._bucket.listed("").items():
+        for path, entry in listed.items():
             parts = path.removeprefix(f"{self.prefix}/").split("/")
             depth = 2 if parts[0] == _DAMAGED else 3
             # This store writes nothing at a higher level, and tags under the only other hidden name.

@@ -113,14 +113,6 @@ class Store(ABC):
         """Only the manifest. Raises FileNotFoundError if it is missing, StorageError if damaged."""
 
     @abstractmethod
-    def manifests(self, kind: str | None = None) -> Iterator[tuple[str, str, bytes]]:
-        """(kind, key, raw unchecked manifest) of every finished artifact; for listings."""
-
-    @abstractmethod
-    def keys(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
-        """(kind, key) of every finished artifact, in order."""
-
-    @abstractmethod
     def kinds(self) -> list[str]:
         """The kinds of which there may be artifacts, in order."""
 
@@ -233,6 +225,11 @@ class Store(ABC):
         """What a tag says now, as `swap_tag` compares it; None without the tag."""
         content = self.read_tags().get(tag)
         return None if content is None else content.decode(errors="replace").strip()
+
+    def keys(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
+        """(kind, key) of every finished artifact, in order."""
+        for each in [kind] if kind else self.kinds():
+            yield from sorted((each, key) for key, _ in self.stamps(each))
 
     def newest(self, kind: str) -> list[str]:
         """Keys of artifacts of a kind that were published on this machine last; see `Recent`."""
