@@ -15,10 +15,10 @@ from typing import BinaryIO
 
 from storage import durable
 from storage.durable import flush
-from storage.errors import NewerVersionError, StorageError
 from storage.folders import remove_tree, visible_names
-from storage.manifest import FILE_NAME, Manifest, read_manifest
+from storage.manifest import FILE_NAME, Manifest, manifest_or_problem, read_manifest
 from storage.place import Place, plain_name
+from storage.reading import read_regular
 from storage.receiving import OpenFile, Received, Twin, fill, relatives
 from storage.recent import KEY, Recent
 from storage.store import Artifact, FirstLooks, Inspection, Store
@@ -27,7 +27,6 @@ from storage.work_area import RECEIVING, drop_manifest
 
 log = logging.getLogger(__name__)
 
-STRANGER = f"{FILE_NAME} belongs to another artifact"
 _NO_MANIFEST = f"{FILE_NAME} is missing"
 _HALF_REPLACED = "it is being replaced"
 _LOOKS = 50
@@ -128,14 +127,10 @@ class LocalStore(Store):
         """The manifest, or what is wrong with it; None without an artifact."""
         path = self.place.path_of(kind, key)
         try:
-            manifest = read_manifest(path / FILE_NAME)
+            raw = read_regular(path / FILE_NAME)
         except FileNotFoundError:
             return _NO_MANIFEST if path.is_dir() else None
-        except NewerVersionError:
-            raise
-        except StorageError as error:
-            return str(error)
-        return manifest if (manifest.kind, manifest.key) == (kind, key) else STRANGER
+        return manifest_or_problem(raw, str(path / FILE_NAME), kind, key)
 
     def manifest_of(self, kind: str, key: str) -> Manifest:
         return read_manifest(self.place.path_of(kind, key) / FILE_NAME)

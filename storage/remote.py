@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from storage.bucket import Bucket
-from storage.errors import NewerVersionError, StorageError
+from storage.errors import StorageError
 from storage.folders import cache_folder
 from storage.leases import FOLDER as LEASES
 from storage.leases import Leases
-from storage.local import STRANGER, LocalStore
+from storage.local import LocalStore
 from storage.locks import exclusive
-from storage.manifest import FILE_NAME, Manifest, parse_manifest
+from storage.manifest import FILE_NAME, Manifest, manifest_or_problem, parse_manifest
 from storage.object_storage import modified, reaching, tag_of
 from storage.parts import Parts, version_of
 from storage.place import plain_name
@@ -320,13 +320,7 @@ class RemoteStore(Store):
 
     def _parsed(self, kind: str, key: str, raw: bytes) -> Manifest | str:
         """The manifest, or the problem with it."""
-        try:
-            manifest = parse_manifest(raw, f"{self.url}/{kind}/{key}/{FILE_NAME}")
-        except NewerVersionError:
-            raise
-        except StorageError as error:
-            return str(error)
-        return manifest if (manifest.kind, manifest.key) == (kind, key) else STRANGER
+        return manifest_or_problem(raw, f"{self.url}/{kind}/{key}/{FILE_NAME}", kind, key)
 
     def _kept(self, manifest: Manifest) -> Artifact | None:
         """The local copy, if it is intact and has the same manifest."""
