@@ -71,13 +71,8 @@ def flush_tree(folder: Path) -> None:
     flush(folder)
 
 
-def copy_digested(
-    source: BinaryIO, target: Path | None, progress: Callable[[int], None] | None = None
-) -> str:
-    """Read a stream to its end, into a new file if given, and return its SHA-256 in hex.
-
-    `progress` is called with the bytes of each block. Nothing is flushed.
-    """
+def copy_digested(source: BinaryIO, target: Path | None) -> str:
+    """Read a stream to its end, into a new file if given, and return its SHA-256; nothing is flushed."""
     hasher = hashlib.sha256()
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -85,8 +80,6 @@ def copy_digested(
         while block := source.read(_BLOCK):
             hasher.update(block)
             writing.write(block)
-            if progress is not None:
-                progress(len(block))
     return hasher.hexdigest()
 
 
