@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.errors import CatalogError
+from data_catalog.row_tables import one_value
 from data_catalog.schema import NAME, TABLES
 from data_catalog.snapshot import Snapshot
 
@@ -198,6 +199,6 @@ class Catalog:
             rows = self[name].table(table, **selection)
             if "dataset" in rows.column_names:
                 rows = rows.drop_columns(["dataset"])
-            which = pa.DictionaryArray.from_arrays(pa.array([0] * len(rows), pa.int32()), pa.array([name]))
-            parts.append(rows.add_column(0, pa.field("dataset", NAME, nullable=False), which))
+            dataset = pa.field("dataset", NAME, nullable=False)
+            parts.append(rows.add_column(0, dataset, one_value(name, len(rows))))
         return pa.concat_tables(parts).unify_dictionaries()

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from data_catalog.errors import CatalogError
 from data_catalog.findings import Finding
 from data_catalog.row_digests import digest_rows
-from data_catalog.row_tables import COORDINATES
+from data_catalog.row_tables import COORDINATES, one_value
 from data_catalog.rows import Tables
 from data_catalog.schema import BOXES, GALLERY, IMAGES, INVALID, QUERIES, REJECTS, TABLES
 
@@ -191,10 +191,7 @@ class SnapshotWriter:
         images, _ = self.images_and_queries()
         _check_unique(images)
         counts = _counts_of(images["image_id"], self._box_counts)
-        name = pa.DictionaryArray.from_arrays(
-            pa.array([0] * len(images), pa.int32()), pa.array([self.dataset])
-        )
-        columns = {"dataset": name, "n_boxes": counts}
+        columns = {"dataset": one_value(self.dataset, len(images)), "n_boxes": counts}
         whole = pa.Table.from_arrays(
             [columns[f.name] if f.name in columns else images[f.name] for f in IMAGES], schema=IMAGES
         )
