@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 
 from data_catalog.errors import CatalogError
 from data_catalog.row_tables import one_value
-from data_catalog.schema import NAME, TABLES
-from data_catalog.snapshot import Snapshot
+from data_catalog.schema import NAME
+from data_catalog.snapshot import Snapshot, table_schema
 
 
 class Snapshots(Protocol):
@@ -97,8 +97,6 @@ class Dataset:
         >>> catalog["prw"].table("boxes", split="test", columns=["image_id", "x1"]).column_names
         ['image_id', 'x1']
         """
-        if name not in TABLES:
-            raise CatalogError(f"no table is named {name!r}; there are: {', '.join(TABLES)}")
         self._check_columns(name, [*(columns or ()), *(["split"] if split is not None else [])])
         wanted = None
         if split is not None:
@@ -145,7 +143,7 @@ class Dataset:
         return self.table("boxes", **rows)
 
     def _check_columns(self, name: str, columns: Sequence[str]) -> None:
-        known = TABLES[name].names
+        known = table_schema(name).names
         unknown = next((column for column in columns if column not in known), None)
         if unknown is not None:
             raise CatalogError(f"table {name!r} has no column {unknown!r}; it has: {', '.join(known)}")
