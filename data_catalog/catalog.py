@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.errors import CatalogError
-from data_catalog.schema import NAME, TABLES
-from data_catalog.snapshot import Snapshot
+from data_catalog.row_tables import one_value
+from data_catalog.schema import NAME
+from data_catalog.snapshot import Snapshot, table_schema
 
 
 class Snapshots(Protocol):
@@ -96,8 +97,6 @@ class Dataset:
         >>> catalog["prw"].table("boxes", split="test", columns=["image_id", "x1"]).column_names
         ['image_id', 'x1']
         """
-        if name not in TABLES:
-            raise CatalogError(f"no table is named {name!r}; there are: {', '.join(TABLES)}")
         self._check_columns(name, [*(columns or ()), *(["split"] if split is not None else [])])
         wanted = None
         if split is not None:
@@ -144,7 +143,7 @@ class Dataset:
         return self.table("boxes", **rows)
 
     def _check_columns(self, name: str, columns: Sequence[str]) -> None:
-        known = TABLES[name].names
+        known = table_schema(name).names
         unknown = next((column for column in columns if column not in known), None)
         if unknown is not None:
             raise CatalogError(f"table {name!r} has no column {unknown!r}; it has: {', '.join(known)}")
@@ -198,6 +197,6 @@ class Catalog:
             rows = self[name].table(table, **selection)
             if "dataset" in rows.column_names:
                 rows = rows.drop_columns(["dataset"])
-            which = pa.DictionaryArray.from_arrays(pa.array([0] * len(rows), pa.int32()), pa.array([name]))
-            parts.append(rows.add_column(0, pa.field("dataset", NAME, nullable=False), which))
+            dataset = pa.field("dataset", NAME, nullable=False)
+            parts.append(rows.add_column(0, dataset, one_value(name, len(rows))))
         return pa.concat_tables(parts).unify_dictionaries()

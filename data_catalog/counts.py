@@ -47,12 +47,8 @@ def by_split(counts: Mapping[str, int]) -> dict[str, dict[str, int]]:
 
 def nested(counts: Mapping[str, int]) -> dict[str, object]:
     """{`boxes`: ..., `splits`: {`train`: {`boxes`: ...}}} of counts by name."""
-    splits: dict[str, dict[str, int]] = {}
-    for name, number in counts.items():
-        split, _, counted = name.rpartition(".")
-        if split:
-            splits.setdefault(split, {})[counted] = number
-    return {**{name: counts[name] for name in COUNTED}, "splits": splits}
+    splits = by_split(counts)
+    return {**splits.pop("whole root"), "splits": splits}
 
 
 def _by_name(counts: Mapping[tuple[str, str], int], ids: Mapping[str, set[str]]) -> dict[str, int]:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from data_catalog.errors import CatalogError
 from data_catalog.name_hashes import hash_names, mix
-from data_catalog.row_tables import COORDINATES
+from data_catalog.row_tables import COORDINATES, one_value
 from data_catalog.rules import DRAWN, LEFT_OUT, QueryRule
 from data_catalog.schema import GALLERY, QUERIES, SCOPE_SEQUENCE
 
@@ -194,8 +194,7 @@ def _query_rows(seen: _Sightings, chosen: np.ndarray) -> pa.Table:
     """`schema.QUERIES`; a query is named as its box is."""
     columns = ["box_id", "image_id", "person_id", "source_unit", "source_file", "source_row", *COORDINATES]
     rows = seen.rows(chosen, columns)
-    protocol = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(rows), np.int32)), pa.array([DRAWN]))
-    given = {"protocol": protocol, "query_id": rows["box_id"]}
+    given = {"protocol": one_value(DRAWN, len(rows)), "query_id": rows["box_id"]}
     return pa.Table.from_arrays(
         [given[f.name] if f.name in given else rows[f.name] for f in QUERIES], schema=QUERIES
     ).unify_dictionaries()
@@ -242,9 +241,7 @@ def _gallery_table(seen: _Sightings, chosen: np.ndarray, query: np.ndarray, imag
     images, image_code = np.unique(image, return_inverse=True)
     code = pa.array(query.astype(np.int32))
     columns = {
-        "protocol": pa.DictionaryArray.from_arrays(
-            pa.array(np.zeros(len(query), np.int32)), pa.array([DRAWN])
-        ),
+        "protocol": one_value(DRAWN, len(query)),
         "query_id": pa.DictionaryArray.from_arrays(code, names["box_id"].combine_chunks()),
         "image_id": pa.DictionaryArray.from_arrays(
             pa.array(image_code.astype(np.int32)),

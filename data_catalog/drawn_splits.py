@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from data_catalog.errors import CatalogError
 from data_catalog.name_hashes import hash_names, mix
-from data_catalog.row_tables import with_column
+from data_catalog.row_tables import with_column, without_values
 from data_catalog.rows import ADAPTER_IMAGES, Tables
 from data_catalog.rules import LEFT_OUT, SplitRule
 from data_catalog.schema import BOXES, GALLERY, QUERIES, REJECTS
@@ -72,11 +72,8 @@ class _Assigned:
             return boxes
         person = pc.index_in(boxes["person_id"], value_set=self.people)
         part = np.append(self.part_of_person, -1)[pc.fill_null(person, -1).to_numpy()]
-        keep = pa.array((part == self.split_of_image[at]) | ~self.pooled[at])
-        for name in ("person_id", "person_scope"):
-            kept = pc.if_else(keep, boxes[name].cast(pa.string()), pa.scalar(None, pa.string()))
-            boxes = with_column(boxes, name, kept)
-        return boxes
+        elsewhere = pa.array((part != self.split_of_image[at]) & self.pooled[at])
+        return without_values(boxes, ("person_id", "person_scope"), elsewhere)
 
 
 def _spooled(parts: Iterable[Tables], spool: Path, *, with_people: bool) -> tuple[Tables, pa.Table]:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.adapters.protocol import Layout
-from data_catalog.row_tables import corners, with_column
+from data_catalog.row_tables import corners, ignored, with_column
 from data_catalog.rows import Tables
 
 FORGOTTEN = "forgotten"
@@ -146,7 +146,7 @@ class Forgetting:
         self._note_images(tables.images, tables.boxes, person)
         boxes = tables.boxes
         if pc.any(person).as_py():
-            boxes = _without_identity(boxes, person)
+            boxes = ignored(boxes, person, FORGOTTEN, _IDENTITY)
         queries = tables.queries
         lost = pc.or_(self._of_images(queries), self._forgotten.among(queries["person_id"], "person"))
         for row in queries.select(["protocol", "query_id"]).filter(lost).to_pylist():
@@ -203,18 +203,6 @@ def filled_images(images: pa.Table, boxes: pa.Table) -> pa.Array:
         np.minimum(y2, height) - np.maximum(y1, 0), 0, None
     )
     return here["image_id"].filter(pa.array(covered >= FILLS * width * height)).combine_chunks()
-
-
-def _without_identity(boxes: pa.Table, person: pa.ChunkedArray) -> pa.Table:
-    """These boxes as ignore regions without a person."""
-    reason = pc.if_else(person, FORGOTTEN, boxes["ignore_reason"].cast(pa.string()))
-    boxes = with_column(
-        with_column(boxes, "ignore", pc.or_(boxes["ignore"], person)), "ignore_reason", reason
-    )
-    for name in _IDENTITY:
-        text = boxes[name].cast(pa.string())
-        boxes = with_column(boxes, name, pc.if_else(person, pa.scalar(None, pa.string()), text))
-    return boxes
 
 
 def _kept(table: pa.Table, lost: pa.ChunkedArray) -> pa.Table:

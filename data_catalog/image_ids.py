@@ -14,6 +14,7 @@ from data_catalog.snapshot import Snapshot
 
 MOST_COMPARED = 4096
 """Ids that are compared letter by letter: those next to the wrong one in the alphabet."""
+MOST_NEAR = 3
 
 
 def find_images(snapshot: Snapshot, split: str | None = None, like: str | None = None) -> pa.Table:
@@ -49,16 +50,18 @@ def spelled_id(snapshot: Snapshot, written: str) -> str:
     return written if written in found or not found else str(found[0])
 
 
-def near_ids(snapshot: Snapshot, wrong: str, most: int = 3) -> list[str]:
-    """Ids that the wrong one may have meant: with its file's name in them, else spelled nearly as it is."""
+def near_ids(snapshot: Snapshot, wrong: str) -> list[str]:
+    """At most MOST_NEAR ids that the wrong one may have meant: with its file's name in them, else spelled
+    nearly as it is.
+    """
     stem = PurePosixPath(wrong.replace("\\", "/")).stem
     ids = snapshot.table("images", ["image_id"])["image_id"].cast(pa.string())
     if stem:
         found = ids.filter(pc.match_substring(ids, stem, ignore_case=True))
         if len(found):
             by_length = sorted(found.to_pylist(), key=lambda each: (len(each), each))
-            return by_length[:most]
+            return by_length[:MOST_NEAR]
     listed = sorted(ids.to_pylist())
     at = bisect.bisect(listed, wrong)
     around = listed[max(0, at - MOST_COMPARED // 2) : at + MOST_COMPARED // 2]
-    return difflib.get_close_matches(wrong, around, n=most)
+    return difflib.get_close_matches(wrong, around, n=MOST_NEAR)

@@ -132,16 +132,19 @@ class _Reader:
             self._expect(b":")
             if self._peek() == b"[" and key in wanted:
                 self.at += 1
-                for part in self._elements():
-                    yield key, part
+                for end, ends in self._elements():
+                    text = self.buffer[self.at : end]
+                    yield key, ArrayPart(self.path, self.start + self.at, text, ends - self.at)
             else:
                 self._skip_value()
             if self._peek() == b"}":
                 return
             self._expect(b",")
 
-    def _elements(self) -> Iterator[ArrayPart]:
-        """Parts of the array that has just been opened; ends behind its closing bracket."""
+    def _elements(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Parts of the array or object that has just been opened, from `at` on: where each ends, and its
+        objects and lists. Ends behind the closing bracket.
+        """
         first, size = True, GLANCE  # once the array is long, all that is read is looked at
         while True:
             if not first:  # its comma may have come with the next block
@@ -152,22 +155,19 @@ class _Reader:
             if closed is None and self.at + size < len(self.buffer):
                 size *= GROWTH
                 continue
-            complete = np.flatnonzero((depths[:closed] == 0) & (np.diff(depths[:closed], prepend=0) < 0))
+            complete = np.flatnonzero(depths[:closed] == 0)
             if closed is not None:
                 cut = int(positions[closed])
                 if first or self.buffer[self.at : cut].strip():
-                    yield self._part(cut, positions[complete])
+                    yield cut, positions[complete]
                 self.at = cut + 1
                 return
             if len(complete):
                 cut = int(positions[complete[-1]]) + 1
-                yield self._part(cut, positions[complete])
+                yield cut, positions[complete]
                 self.at = cut
                 first = False
             self._read_more()
-
-    def _part(self, end: int, ends: np.ndarray) -> ArrayPart:
-        return ArrayPart(self.path, self.start + self.at, self.buffer[self.at : end], ends - self.at)
 
     def _structure(self, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Positions in the buffer of brackets outside of strings, and the depth behind each, for the next
@@ -188,7 +188,8 @@ class _Reader:
         first = self._peek()
         if first in (b"{", b"["):
             self.at += 1
-            self._skip_container()
+            for _ in self._elements():
+                pass
         elif first == b'"':
             self._key()
         else:
@@ -196,23 +197,6 @@ class _Reader:
                 self.at = len(self.buffer)
                 self._read_more()
             self.at = end.start()
-
-    def _skip_container(self) -> None:
-        """Go behind the end of the object or list that has just been opened."""
-        size = GLANCE
-        while True:
-            positions, depths = self._structure(size)
-            ends = np.flatnonzero(depths < 0)
-            if len(ends):
-                self.at = int(positions[ends[0]]) + 1
-                return
-            if self.at + size < len(self.buffer):
-                size *= GROWTH
-                continue
-            complete = np.flatnonzero(depths == 0)
-            if len(complete):
-                self.at = int(positions[complete[-1]]) + 1
-            self._read_more()
 
     def _key(self) -> str:
         """The string that comes next."""

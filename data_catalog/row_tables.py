@@ -112,6 +112,26 @@ def with_column(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) 
     return table.set_column(index, target, _encode(values, target.type))
 
 
+def one_value(text: str, count: int) -> pa.DictionaryArray:
+    """A dictionary-encoded column that says the same in every row."""
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([text], pa.string()))
+
+
+def without_values(table: pa.Table, names: Sequence[str], which: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """The table with null in these columns of text in the rows `which` says."""
+    for name in names:
+        text = table[name].cast(pa.string())
+        table = with_column(table, name, pc.if_else(which, pa.scalar(None, pa.string()), text))
+    return table
+
+
+def ignored(boxes: pa.Table, which: pa.ChunkedArray, reason: str, unknown: Sequence[str]) -> pa.Table:
+    """Boxes of which those that `which` says are ignore regions, with null in the columns `unknown`."""
+    reasons = pc.if_else(which, reason, boxes["ignore_reason"].cast(pa.string()))
+    boxes = with_column(boxes, "ignore", pc.or_(boxes["ignore"], which))
+    return without_values(with_column(boxes, "ignore_reason", reasons), unknown, which)
+
+
 def _column(target: pa.Field, blocks: Sequence[RowBlock]) -> pa.ChunkedArray:
     name = target.name
     plain = target.type.value_type if pa.types.is_dictionary(target.type) else target.type
@@ -119,14 +139,14 @@ def _column(target: pa.Field, blocks: Sequence[RowBlock]) -> pa.ChunkedArray:
     if all(value is None for value in values):
         return pa.chunked_array([pa.nulls(sum(block.length for block in blocks), target.type)])
     if pa.types.is_dictionary(target.type) and all(_is_same_text(value, values[0]) for value in values):
-        codes = pa.array(np.zeros(sum(block.length for block in blocks), np.int32))
-        return pa.chunked_array([pa.DictionaryArray.from_arrays(codes, pa.array(values[:1], plain))])
+        return pa.chunked_array([one_value(str(values[0]), sum(block.length for block in blocks))])
     chunks = [_chunk(block, plain, name) for block in blocks]
     return _encode(pa.chunked_array(chunks, type=plain), target.type)
 
 
 def _chunk(block: RowBlock, type_: pa.DataType, name: str) -> pa.Array:
     value, length = block.columns.get(name), block.length
+    where = block.columns.get("source_unit")
     try:
         if _is_scalar(value):
             return pa.nulls(length, type_) if value is None else pa.repeat(pa.scalar(value, type_), length)
@@ -134,12 +154,10 @@ def _chunk(block: RowBlock, type_: pa.DataType, name: str) -> pa.Array:
             value = value.combine_chunks()
         array = value.cast(type_) if isinstance(value, pa.Array) else pa.array(value, type_)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:
-        where = block.columns.get("source_unit")
         raise CatalogError(
             f"{where}: column {name!r}: a value cannot be stored as {type_}: {error}"
         ) from error
     if len(array) != length:
-        where = block.columns.get("source_unit")
         raise CatalogError(f"{where}: column {name!r} has {len(array)} values for {length} rows")
     return array
 

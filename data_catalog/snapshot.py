@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from data_catalog.errors import CatalogError
 from data_catalog.findings import Finding
 from data_catalog.row_digests import digest_rows
-from data_catalog.row_tables import COORDINATES
+from data_catalog.row_tables import COORDINATES, one_value
 from data_catalog.rows import Tables
 from data_catalog.schema import BOXES, GALLERY, IMAGES, INVALID, QUERIES, REJECTS, TABLES
 
@@ -28,10 +28,15 @@ ALL_DIFFERENT = ("box_id", "source_row", *COORDINATES)
 """Columns with a value of its own in nearly every row: to look for repetitions only takes time."""
 
 
-def table_path(directory: Path, name: str) -> Path:
-    """Where a table lies: one file, but for `gallery`, a folder with one file per protocol."""
+def table_schema(name: str) -> pa.Schema:
+    """The columns of a table; raises CatalogError when none is named so."""
     if name not in TABLES:
         raise CatalogError(f"no table is named {name!r}; there are: {', '.join(TABLES)}")
+    return TABLES[name]
+
+
+def table_path(directory: Path, name: str) -> Path:
+    """Where a table lies: one file, but for `gallery`, a folder with one file per protocol."""
     return directory / GALLERY_FOLDER if name == "gallery" else directory / f"{name}.parquet"
 
 
@@ -191,10 +196,7 @@ class SnapshotWriter:
         images, _ = self.images_and_queries()
         _check_unique(images)
         counts = _counts_of(images["image_id"], self._box_counts)
-        name = pa.DictionaryArray.from_arrays(
-            pa.array([0] * len(images), pa.int32()), pa.array([self.dataset])
-        )
-        columns = {"dataset": name, "n_boxes": counts}
+        columns = {"dataset": one_value(self.dataset, len(images)), "n_boxes": counts}
         whole = pa.Table.from_arrays(
             [columns[f.name] if f.name in columns else images[f.name] for f in IMAGES], schema=IMAGES
         )
@@ -301,7 +303,7 @@ class Snapshot:
         (10, 1)
         """
         names = list(columns) if columns is not None else None
-        schema, path = TABLES[name], table_path(self.path, name)
+        schema, path = table_schema(name), table_path(self.path, name)
         if name == "gallery":
             return self.dataset(name).to_table(columns=names, filter=filter)
         if filter is None:
@@ -310,8 +312,8 @@ class Snapshot:
 
     def dataset(self, name: str) -> ds.Dataset:
         """The table as a pyarrow dataset, for scans that should not load it at once."""
-        path = table_path(self.path, name)
-        return scan(sorted(path.glob("*.parquet")) if name == "gallery" else path, TABLES[name])
+        schema, path = table_schema(name), table_path(self.path, name)
+        return scan(sorted(path.glob("*.parquet")) if name == "gallery" else path, schema)
 
     def count(self, name: str) -> int:
         """Count a table's rows; only the footers of its files are read.

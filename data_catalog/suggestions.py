@@ -7,19 +7,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def near_names(word: str, known: Iterable[str], most: int = 1) -> list[str]:
-    """Up to `most` known names that look like the word or that it spells out (`learning_rate`: `lr`)."""
+def near_names(word: str, known: Iterable[str]) -> list[str]:
+    """The known name that the word spells out (`learning_rate`: `lr`), or else looks like; at most one."""
     by_letters = {name.lower(): name for name in known}
     initials = "".join(part[:1] for part in word.lower().replace("-", "_").split("_"))
     spelled = [by_letters[initials]] if len(initials) > 1 and initials in by_letters else []
-    close = [by_letters[name] for name in difflib.get_close_matches(word.lower(), list(by_letters), n=most)]
-    return list(dict.fromkeys([*spelled, *close]))[:most]
+    close = [by_letters[name] for name in difflib.get_close_matches(word.lower(), list(by_letters), n=1)]
+    return [*spelled, *close][:1]
 
 
-def did_you_mean(word: str, known: Iterable[str], most: int = 1) -> str:
-    """`; did you mean 'x'?` for names that are near, or an empty text."""
-    near = near_names(word, known, most)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for a name that is near, or an empty text."""
+    return "".join(f"; did you mean {near!r}?" for near in near_names(word, known))
 
 
 def near_file(path: Path) -> str:

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from data_catalog.errors import CatalogError
 from data_catalog.forgotten import FORGOTTEN
 from data_catalog.row_digests import digest_rows
-from data_catalog.row_tables import with_column
+from data_catalog.row_tables import ignored
 from data_catalog.rules import DRAWN
 from data_catalog.snapshot import Snapshot
 
@@ -181,13 +181,4 @@ def _in_order(boxes: pa.Table, image_ids: pa.ChunkedArray) -> pa.Table:
 def _low_ignored(boxes: pa.Table, min_height: float) -> pa.Table:
     """Boxes shorter than `min_height` pixels turned into ignore regions."""
     low = pc.less(pc.subtract(boxes["y2"], boxes["y1"]), pa.scalar(min_height, pa.float32()))
-    newly = pc.and_(low, pc.invert(boxes["ignore"]))
-    reasons = pc.if_else(newly, LOW, boxes["ignore_reason"].cast(pa.string()))
-    columns = {
-        "ignore": pc.or_(boxes["ignore"], low),
-        "ignore_reason": reasons,
-        "person_id": pc.if_else(newly, pa.scalar(None, pa.string()), boxes["person_id"]),
-    }
-    for name, values in columns.items():
-        boxes = with_column(boxes, name, values)
-    return boxes
+    return ignored(boxes, pc.and_(low, pc.invert(boxes["ignore"])), LOW, ["person_id"])

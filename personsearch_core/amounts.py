@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from personsearch_core.errors import PersonSearchError
@@ -23,15 +22,6 @@ class Amount(Protocol):
     @property
     def choose(self) -> int | None:
         """Number of its items."""
-
-
-@dataclass(frozen=True)
-class OnceEach:
-    """The amount of a set that is given none: each item once per epoch."""
-
-    proportion: float | None = None
-    repeat: float | None = 1.0
-    choose: int | None = None
 
 
 def check_amounts(amounts: Sequence[Amount]) -> None:

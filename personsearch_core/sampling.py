@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from personsearch_core.amounts import Amount, OnceEach, per_epoch
+from personsearch_core.amounts import Amount, per_epoch
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.identities import UNLABELLED, IntArray, ReidLabels
 
@@ -87,7 +87,7 @@ class PKSampler:
         self._first = [0, *np.cumsum(people).tolist()]
         unlabelled = labels.label[rows] == UNLABELLED
         self._unlabelled = [rows[unlabelled & (source == each)] for each in range(len(people))]
-        self.per_epoch = per_epoch(amounts or [OnceEach()] * len(people), people)
+        self.per_epoch = per_epoch(amounts, people) if amounts else tuple(people)
         """Identities of each dataset per epoch."""
         self._check(people)
         self._people_from = _in_batches(self.per_epoch, self.steps_per_epoch, identities_per_batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from storage.manifest import FILE_NAME
@@ -22,14 +23,20 @@ class Bucket:
         # What is read here is small. s3fs would ask for each size first, to read a large object in parts.
         self._in_one = {"max_concurrency": 1} if self._on_s3 else {}
 
+    @reaching()
     def listed(self, name: str) -> dict[str, dict[str, Any]]:
         """Every object under a prefix, by path."""
         folder = f"{self.prefix}/{name}".rstrip("/")
         return dict(self.system.find(folder, detail=True))
 
-    def depth(self, path: str) -> int:
-        """The number of names in a path below the store's prefix."""
-        return path.removeprefix(f"{self.prefix}/").count("/") + 1
+    def manifests(self, listed: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Those of the objects that are manifests of finished artifacts."""
+        parts = {path: path.removeprefix(f"{self.prefix}/").split("/") for path in listed}
+        return {
+            path: listed[path]
+            for path, (kind, *rest) in parts.items()
+            if rest[1:] == [FILE_NAME] and not kind.startswith(".")
+        }
 
     def tag_path(self, tag: str) -> str:
         """Where a tag is; of an empty one, the folder of all."""
@@ -93,11 +100,6 @@ class Bucket:
             if not isinstance(content, bytes | FileNotFoundError):
                 raise content
         return {path: found[path] for path in paths if isinstance(found[path], bytes)}
-
-    def manifest_paths(self, kind: str | None) -> list[str]:
-        """Where the manifests of all artifacts, or of a kind, may be."""
-        kinds = [f"{self.prefix}/{kind}"] if kind else self.folders(self.prefix)
-        return [f"{key}/{FILE_NAME}" for each in kinds for key in self.folders(each)]
 
     @reaching()
     def folders(self, path: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The one way to write small files that must last: whole or not at all, and on the disk on return."""
+"""The one way to write files that must last: whole or not at all, and on the disk on return."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import hashlib
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,18 +15,23 @@ _BLOCK = 1 << 20
 
 
 def write(file: Path, content: bytes | str, *, lasting: bool = True) -> None:
-    """Put `content` at `file`, in place of what is there: under a temporary name, flushed, then renamed.
+    """Put `content` at `file`, in place of what is there; see `whole_file`."""
+    with whole_file(file, lasting=lasting) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def whole_file(file: Path, *, lasting: bool = True) -> Iterator[Path]:
+    """A temporary name to write to; without an error it is flushed, and renamed to `file` at the block's end.
 
     After a power cut the file has the old content or the new one. With `lasting=False` nothing waits for the
     disk: for what only spares time, and is worked out again when it is damaged. The folder must exist.
     """
     partial = file.with_name(partial_name(file.name))
     try:
-        with partial.open("wb") as writing:
-            writing.write(content.encode() if isinstance(content, str) else content)
-            if lasting:
-                writing.flush()
-                os.fsync(writing.fileno())
+        yield partial
+        if lasting:
+            flush(partial)
         partial.replace(file)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -71,13 +77,8 @@ def flush_tree(folder: Path) -> None:
     flush(folder)
 
 
-def copy_digested(
-    source: BinaryIO, target: Path | None, progress: Callable[[int], None] | None = None
-) -> str:
-    """Read a stream to its end, into a new file if given, and return its SHA-256 in hex.
-
-    `progress` is called with the bytes of each block. Nothing is flushed.
-    """
+def copy_digested(source: BinaryIO, target: Path | None) -> str:
+    """Read a stream to its end, into a new file if given, and return its SHA-256; nothing is flushed."""
     hasher = hashlib.sha256()
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -85,8 +86,6 @@ def copy_digested(
         while block := source.read(_BLOCK):
             hasher.update(block)
             writing.write(block)
-            if progress is not None:
-                progress(len(block))
     return hasher.hexdigest()
 
 

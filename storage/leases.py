@@ -116,18 +116,15 @@ class Leases:
     @reaching()
     def _newest(self, folder: str) -> _Lease | None:
         """The lease with the highest number, unless it has just been released."""
-        numbers = [
-            int(name)
-            for path in self._bucket.system.find(folder)
-            if (name := path.rpartition("/")[2]).isdecimal()
-        ]
-        while numbers:
-            number = max(numbers)
+        for number in reversed(self._numbers(folder)):
             raw = self._bucket.read(f"{folder}/{number}")
             if raw is not None:
                 return _Lease(number, raw)
-            numbers.remove(number)
         return None
+
+    def _numbers(self, folder: str) -> list[int]:
+        names = (path.rpartition("/")[2] for path in self._bucket.system.find(folder))
+        return sorted(int(name) for name in names if name.isdecimal())
 
     def _put(self, path: str, token: str) -> bool:
         """Whether this was the first put of the number; False when another machine was faster."""
@@ -153,11 +150,9 @@ class Leases:
         """Remove the lease after those that it has followed; what stays behind expires."""
         try:
             with reaching():
-                paths = self._bucket.system.find(folder)
-                for path in sorted(paths, key=lambda path: path.rpartition("/")[2].zfill(12)):
-                    name = path.rpartition("/")[2]
-                    if name.isdecimal() and int(name) <= number:
-                        self._bucket.system.rm_file(path)
+                for each in self._numbers(folder):
+                    if each <= number:
+                        self._bucket.system.rm_file(f"{folder}/{each}")
         except FileNotFoundError:
             log.info("the lease %s was released already", folder)
         except (OSError, StorageError) as error:

@@ -9,29 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from storage.errors import StorageError
 
 if TYPE_CHECKING:
+    from storage.listing import Entry
     from storage.manifest import Manifest
     from storage.store import Store
 
 RECORD = "lineage"
 """The field of `made_by` with the sources of all generations; older versions keep it, and do not read it."""
-
-
-class WithSources(Protocol):
-    """What a manifest or an entry of a listing says of one artifact."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def sources(self) -> Iterable[str]: ...
-
-    @property
-    def lineage(self) -> Iterable[str] | None: ...
 
 
 def manifests_behind(
@@ -71,11 +59,11 @@ class Ancestors:
 class Lineages:
     """What many artifacts were made from, by their manifests; several may speak of one artifact."""
 
-    def __init__(self, manifests: Iterable[WithSources]) -> None:
-        self._made: dict[str, list[WithSources]] = {}
+    def __init__(self, manifests: Iterable[Entry]) -> None:
+        self._made: dict[str, list[Entry]] = {}
         self.add(manifests)
 
-    def add(self, manifests: Iterable[WithSources]) -> None:
+    def add(self, manifests: Iterable[Entry]) -> None:
         for made in manifests:
             self._made.setdefault(made.name, []).append(made)
 

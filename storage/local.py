@@ -15,10 +15,10 @@ from typing import BinaryIO
 
 from storage import durable
 from storage.durable import flush
-from storage.errors import NewerVersionError, StorageError
 from storage.folders import remove_tree, visible_names
-from storage.manifest import FILE_NAME, Manifest, read_manifest
+from storage.manifest import FILE_NAME, Manifest, manifest_or_problem, read_manifest
 from storage.place import Place, checked_name
+from storage.reading import read_regular
 from storage.receiving import OpenFile, Received, Twin, fill, relatives
 from storage.recent import KEY, Recent
 from storage.store import Artifact, FirstLooks, Inspection, Store
@@ -27,7 +27,6 @@ from storage.work_area import RECEIVING, drop_manifest
 
 log = logging.getLogger(__name__)
 
-STRANGER = f"{FILE_NAME} belongs to another artifact"
 _NO_MANIFEST = f"{FILE_NAME} is missing"
 _HALF_REPLACED = "it is being replaced"
 _LOOKS = 50
@@ -128,24 +127,13 @@ class LocalStore(Store):
         """The manifest, or what is wrong with it; None without an artifact."""
         path = self.place.path_of(kind, key)
         try:
-            manifest = read_manifest(path / FILE_NAME)
+            raw = read_regular(path / FILE_NAME)
         except FileNotFoundError:
             return _NO_MANIFEST if path.is_dir() else None
-        except NewerVersionError:
-            raise
-        except StorageError as error:
-            return str(error)
-        return manifest if (manifest.kind, manifest.key) == (kind, key) else STRANGER
+        return manifest_or_problem(raw, str(path / FILE_NAME), kind, key)
 
     def manifest_of(self, kind: str, key: str) -> Manifest:
         return read_manifest(self.place.path_of(kind, key) / FILE_NAME)
-
-    def keys(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
-        kinds = [checked_name(kind)] if kind else self.kinds()
-        for each in kinds:
-            for key in sorted(visible_names(self.root / each)):
-                if self.root.joinpath(each, key, FILE_NAME).is_file():
-                    yield each, key
 
     def without_manifest(self) -> Iterator[tuple[str, str]]:
         for kind in self.kinds():
@@ -153,11 +141,6 @@ class LocalStore(Store):
                 folder = self.root / kind / key
                 if KEY.fullmatch(key) and folder.is_dir() and not (folder / FILE_NAME).exists():
                     yield kind, key
-
-    def manifests(self, kind: str | None = None) -> Iterator[tuple[str, str, bytes]]:
-        for each, key in self.keys(kind):
-            for _, raw in self.read_manifests(each, [key]):
-                yield each, key, raw
 
     def kinds(self) -> list[str]:
         return sorted(visible_names(self.root))
@@ -199,29 +182,16 @@ class LocalStore(Store):
             return {}
         return {path.name: path.read_bytes() for path in files}
 
-    def write_tag(self, tag: str, artifact: str) -> None:
-        with self.place.changing_tag(tag):
-            self._put_tag(tag, artifact)
-
     def swap_tag(self, tag: str, before: str | None, after: str | None) -> bool:
         with self.place.changing_tag(tag):
-            content = self.read_tags().get(tag)
-            if (None if content is None else content.strip()) != (before and before.encode()):
+            if self.tag_line(tag) != before:
                 return False
             if after is not None:
-                self._put_tag(tag, after)
+                durable.make_folder(self.place.tags_path)
+                durable.write(self.place.tags_path / tag, after + "\n")
             elif before is not None:
                 durable.remove(self.place.tags_path / tag)
             return True
-
-    def _put_tag(self, tag: str, artifact: str) -> None:
-        durable.make_folder(self.place.tags_path)
-        durable.write(self.place.tags_path / tag, artifact + "\n")
-
-    def remove_tag(self, tag: str) -> None:
-        """Remove a tag. Raises FileNotFoundError if it does not exist."""
-        with self.place.changing_tag(tag):
-            durable.remove(self.place.tags_path / tag)
 
     def local_path(self, kind: str, key: str) -> Path:
         """Where this machine can read an artifact's files, even damaged ones."""

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from storage.descriptors import BINARY, READING, read_at, write_at
@@ -32,29 +32,27 @@ def exclusive(path: Path, *, what: str) -> Iterator[None]:
         release(descriptor, path)
 
 
-@contextmanager
-def exclusive_now(path: Path) -> Iterator[bool]:
+def exclusive_now(path: Path) -> AbstractContextManager[bool]:
     """As `exclusive`, without waiting: yields False when another holds the lock."""
-    descriptor = _try(path)
-    try:
-        yield descriptor is not None
-    finally:
-        if descriptor is not None:
-            release(descriptor, path)
+    return _now(path, shared=False)
 
 
-@contextmanager
-def shared_now(path: Path) -> Iterator[bool]:
+def shared_now(path: Path) -> AbstractContextManager[bool]:
     """Keep others from taking the lock while the block reads what it guards, without waiting.
 
     Any number of processes may share it. Yields False when another process holds the lock for itself.
     """
-    descriptor = _try(path, shared=True)
+    return _now(path, shared=True)
+
+
+@contextmanager
+def _now(path: Path, *, shared: bool) -> Iterator[bool]:
+    descriptor = _try(path, shared=shared)
     try:
         yield descriptor is not None
     finally:
         if descriptor is not None:
-            release(descriptor, path, shared=True)
+            release(descriptor, path, shared=shared)
 
 
 def is_held(path: Path) -> int | None:
@@ -92,7 +90,7 @@ def _acquire(path: Path, what: str) -> int:
         os.close(descriptor)
 
 
-def _try(path: Path, *, shared: bool = False) -> int | None:
+def _try(path: Path, *, shared: bool) -> int | None:
     """The descriptor of a lock that is free; a probe by `is_held` passes for a holder for an instant."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for _ in range(_TRIES):

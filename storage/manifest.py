@@ -131,6 +131,18 @@ def parse_manifest(raw: bytes, where: str) -> Manifest:
     return manifest
 
 
+def manifest_or_problem(raw: bytes, where: str, kind: str, key: str) -> Manifest | str:
+    """The manifest of the artifact `kind/key`, or what is wrong with it. Raises NewerVersionError."""
+    try:
+        manifest = parse_manifest(raw, where)
+    except NewerVersionError:
+        raise
+    except StorageError as error:
+        return str(error)
+    stranger = f"{FILE_NAME} belongs to another artifact"
+    return manifest if (manifest.kind, manifest.key) == (kind, key) else stranger
+
+
 def checked_body(raw: bytes, where: str) -> dict[str, Any]:
     """The fields of a manifest, after checking its own digest and its schema, which every version writes.
 

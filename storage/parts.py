@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -55,7 +55,7 @@ class Parts:
 
     def upload(self, work: Path, manifest: Manifest) -> None:
         """Put the files there that are missing, from a folder that has them all."""
-        missing = self._copied_by_server(manifest, self._missing(manifest), self._earlier(manifest))
+        missing = self._not_copied(manifest, self._earlier(manifest))
         if missing:
             targets = [self.path(manifest, name) for name in missing]
             self._system.put([str(work / name) for name in missing], targets)
@@ -66,7 +66,7 @@ class Parts:
         others: artifacts of this store that may have the same files, for the server to copy.
         Raises StorageError when a file does not match its digest.
         """
-        missing = self._copied_by_server(manifest, self._missing(manifest), others)
+        missing = self._not_copied(manifest, others)
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="send") as pool:
             list(pool.map(partial(self._send, manifest, open_file), missing))
         return Received.of(manifest, missing)
@@ -80,11 +80,10 @@ class Parts:
 
     def _missing(self, manifest: Manifest) -> list[str]:
         there = self._bucket.listed(f"{manifest.name}/{version(manifest)}")
-        sizes = {path: entry["size"] for path, entry in there.items()}
         return [
             name
             for name, entry in manifest.files.items()
-            if sizes.get(self.path(manifest, name)) != entry.size
+            if there.get(self.path(manifest, name), {}).get("size") != entry.size
         ]
 
     def _earlier(self, manifest: Manifest) -> list[Manifest]:
@@ -97,25 +96,17 @@ class Parts:
                 return [parse_manifest(raw, path)]
         return []
 
-    def _copied_by_server(
-        self, manifest: Manifest, names: list[str], others: Iterable[Manifest]
-    ) -> list[str]:
-        """Have the server copy what other artifacts have, too; returns the names that none of them has."""
+    def _not_copied(self, manifest: Manifest, others: Iterable[Manifest]) -> list[str]:
+        """Have the server copy what other artifacts have, too; returns the names that are still missing."""
+        names = self._missing(manifest)
         for other in others:
             parts = {entry: self.path(other, name) for name, entry in other.files.items()}
             same = [name for name in names if manifest.files[name] in parts]
             if same:
                 sources = [parts[manifest.files[name]] for name in same]
                 self._system.copy(sources, [self.path(manifest, name) for name in same], on_error="ignore")
-            copied = {name for name in same if self._has(manifest, name)}
-            names = [name for name in names if name not in copied]
+                names = self._missing(manifest)
         return names
-
-    def _has(self, manifest: Manifest, name: str) -> bool:
-        with contextlib.suppress(FileNotFoundError):
-            info: Mapping[str, object] = self._system.info(self.path(manifest, name))
-            return info["size"] == manifest.files[name].size
-        return False
 
 
 def version(manifest: Manifest) -> str:

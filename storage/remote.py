@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from storage.bucket import Bucket
-from storage.errors import NewerVersionError, StorageError
+from storage.errors import StorageError
 from storage.folders import cache_folder
 from storage.leases import FOLDER as LEASES
 from storage.leases import Leases
-from storage.local import STRANGER, LocalStore
+from storage.local import LocalStore
 from storage.locks import exclusive
-from storage.manifest import FILE_NAME, Manifest, parse_manifest
+from storage.manifest import FILE_NAME, Manifest, manifest_or_problem, parse_manifest
 from storage.object_storage import modified, reaching, tag_of
 from storage.parts import Parts, version_of
 from storage.place import checked_name
@@ -149,23 +149,12 @@ class RemoteStore(Store):
             raise StorageError(f"{self.url}/{kind}/{key} is missing or damaged")
         return found.path
 
-    def keys(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
-        for path in self._bucket.manifest_paths(kind):
-            if self._bucket.is_there(path):
-                yield _names(path)
-
-    def manifests(self, kind: str | None = None) -> Iterator[tuple[str, str, bytes]]:
-        for path, raw in self._bucket.contents(self._bucket.manifest_paths(kind)).items():
-            yield *_names(path), raw
-
     def kinds(self) -> list[str]:
         return [path.rpartition("/")[2] for path in self._bucket.folders(self.prefix)]
 
-    @reaching()
     def stamps(self, kind: str) -> Iterator[tuple[str, str]]:
-        for path, entry in self._bucket.listed(checked_name(kind)).items():
-            if path.endswith(f"/{FILE_NAME}") and self._bucket.depth(path) == 3:
-                yield _names(path)[1], f"{entry['size']}.{tag_of(entry)}"
+        for path, entry in self._bucket.manifests(self._bucket.listed(checked_name(kind))).items():
+            yield _names(path)[1], f"{entry['size']}.{tag_of(entry)}"
 
     def read_manifests(self, kind: str, keys: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         paths = [self._parts.key_path(kind, key, FILE_NAME) for key in keys]
@@ -184,34 +173,21 @@ class RemoteStore(Store):
         found = self._bucket.contents(sorted(self.system.find(self._bucket.tag_path(""))))
         return {path.rpartition("/")[2]: content for path, content in found.items()}
 
-    @reaching()
-    def write_tag(self, tag: str, artifact: str) -> None:
-        self.system.pipe_file(self._bucket.tag_path(tag), f"{artifact}\n".encode())
-
     def swap_tag(self, tag: str, before: str | None, after: str | None) -> bool:
         return self._bucket.swap(self._bucket.tag_path(tag), before, after)
 
-    @reaching()
-    def remove_tag(self, tag: str) -> None:
-        if not self.system.exists(self._bucket.tag_path(tag)):
-            raise FileNotFoundError(self._bucket.tag_path(tag))
-        self.system.rm_file(self._bucket.tag_path(tag))
-
-    @reaching()
     def written_since(self, moment: datetime) -> set[str]:
-        return {
-            "/".join(_names(path))
-            for path, entry in self._bucket.listed("").items()
-            if path.endswith(f"/{FILE_NAME}") and self._bucket.depth(path) == 3 and modified(entry) > moment
-            if not path.removeprefix(f"{self.prefix}/").startswith(".")
-        }
+        there = self._bucket.manifests(self._bucket.listed(""))
+        return {"/".join(_names(path)) for path, entry in there.items() if modified(entry) > moment}
 
     @reaching()
     def stray_objects(self, before: datetime) -> list[Objects]:
         """Unfinished uploads, replaced versions, damaged artifacts and left leases, older than `before`."""
-        versions = {f"{kind}/{key}": version_of(raw) for kind, key, raw in self.manifests()}
+        listed = self._bucket.listed("")
+        manifests = self._bucket.contents(list(self._bucket.manifests(listed)))
+        versions = {"/".join(_names(path)): version_of(raw) for path, raw in manifests.items()}
         groups: dict[str, list[dict[str, Any]]] = {}
-        for path, entry in self._bucket.listed("").items():
+        for path, entry in listed.items():
             parts = path.removeprefix(f"{self.prefix}/").split("/")
             depth = 2 if parts[0] == _DAMAGED else 3
             # This store writes nothing at a higher level, and tags under the only other hidden name.
@@ -344,13 +320,7 @@ class RemoteStore(Store):
 
     def _parsed(self, kind: str, key: str, raw: bytes) -> Manifest | str:
         """The manifest, or the problem with it."""
-        try:
-            manifest = parse_manifest(raw, f"{self.url}/{kind}/{key}/{FILE_NAME}")
-        except NewerVersionError:
-            raise
-        except StorageError as error:
-            return str(error)
-        return manifest if (manifest.kind, manifest.key) == (kind, key) else STRANGER
+        return manifest_or_problem(raw, f"{self.url}/{kind}/{key}/{FILE_NAME}", kind, key)
 
     def _kept(self, manifest: Manifest) -> Artifact | None:
         """The local copy, if it is intact and has the same manifest."""

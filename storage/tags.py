@@ -22,23 +22,21 @@ def set_tag(store: Store, tag: str, artifact: str) -> None:
     Raises StorageError for an invalid name, for a missing artifact, and if a collection deletes the artifact
     or one of its sources at the same moment.
     """
-    kept = _kept(store, require_name(tag), artifact)
-    content = store.read_tags().get(tag)
-    before = None if content is None else content.decode(errors="replace").strip()
-    store.write_tag(tag, artifact)
-    _require_kept(store, tag, before, artifact, kept)
+    while not move_tag(store, tag, store.tag_line(tag), artifact):
+        continue  # another process has moved it since
 
 
 def move_tag(store: Store, tag: str, before: str | None, artifact: str) -> bool:
     """Like `set_tag`, if the tag points to `before` (None: if it does not exist); False otherwise."""
-    kept = _kept(store, require_name(tag), artifact)
+    require_name(tag)
+    kept = _kept(store, artifact)
     if not store.swap_tag(tag, before, artifact):
         return False
     _require_kept(store, tag, before, artifact, kept)
     return True
 
 
-def _kept(store: Store, tag: str, artifact: str) -> set[str]:
+def _kept(store: Store, artifact: str) -> set[str]:
     """The artifact and its sources, which a tag keeps. Raises StorageError if it is missing."""
     kept = with_sources(list_entries(store), [artifact])
     if artifact not in kept:
@@ -74,11 +72,12 @@ def stays(store: Store, kind: str, key: str) -> bool:
 
 def remove_tag(store: Store, tag: str) -> None:
     """Remove a tag; its artifact stays. Raises StorageError if the tag is unknown."""
-    try:
-        store.remove_tag(require_name(tag))
-    except FileNotFoundError as error:
-        known = ", ".join(store.read_tags()) or "none"
-        raise StorageError(f"{store} has no tag {tag!r}; it has: {known}") from error
+    require_name(tag)
+    while (before := store.tag_line(tag)) is not None:
+        if store.swap_tag(tag, before, None):
+            return
+    known = ", ".join(store.read_tags()) or "none"
+    raise StorageError(f"{store} has no tag {tag!r}; it has: {known}")
 
 
 def tags(store: Store) -> dict[str, str]:

@@ -181,9 +181,10 @@ class _CocoReader:
         """Prepare the lookup of images by their number in the file."""
         self._check_image_keys()
         ids = np.concatenate([np.zeros(0, np.int64), *self._ids])
-        self.names = pa.concat_arrays([pa.array([], pa.string()), *self._names])
-        self.sequences = pa.concat_arrays([pa.array([], pa.string()), *self._sequences])
-        self.splits = pa.concat_arrays([pa.array([], pa.string()), *self._splits])
+        self.names, self.sequences, self.splits = (
+            pa.concat_arrays([pa.array([], pa.string()), *parts])
+            for parts in (self._names, self._sequences, self._splits)
+        )
         self._order = np.argsort(ids, kind="stable")
         self._sorted = ids[self._order]
         again = np.flatnonzero(self._sorted[1:] == self._sorted[:-1]) + 1

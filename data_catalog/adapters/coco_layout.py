@@ -107,7 +107,7 @@ def accents(images: ImageLookup, folder: str) -> str:
     return names_digest(path for path in images.within(folder).paths if not path.isascii())
 
 
-def first_names(path: Path, most: int = SAMPLE) -> list[str] | None:
+def first_names(path: Path) -> list[str] | None:
     """The first names of a file's images; None when it is not COCO JSON, which is an object with `images`.
 
     Raises:
@@ -116,7 +116,7 @@ def first_names(path: Path, most: int = SAMPLE) -> list[str] | None:
     if not _starts_as_object(path):
         return None
     for _, part in top_level_arrays(path, frozenset({"images"})):
-        return _names(part.first(most))
+        return _names(part.first(SAMPLE))
     return None
 
 

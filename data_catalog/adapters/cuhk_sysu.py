@@ -84,7 +84,8 @@ class CuhkSysu:
             return Layout((unit,), edition=edition, other=OTHER)
         missing = [name for name in (IMAGES, POOL) if name not in present]
         if missing:
-            raise _refusal(root, present, missing)
+            found = nearest(root, (IMAGES, POOL), present[:1], missing)
+            raise refusal(root, "CUHK-SYSU dataset", LAYOUTS, found)
         also = tuple(name for name in present if name != IMAGES)
         units = (Unit(IMAGES, "train", images, also), *(Unit(name, "test") for name in protocols))
         has_people = PEOPLE in present or TRAIN in present
@@ -98,10 +99,6 @@ class CuhkSysu:
             yield from _read_protocols_alone(root, unit)
         else:
             yield from _read_protocol(root, unit.source, None)
-
-
-def _refusal(root: Path, present: list[str], missing: list[str]) -> CatalogError:
-    return refusal(root, "CUHK-SYSU dataset", LAYOUTS, nearest(root, (IMAGES, POOL), present[:1], missing))
 
 
 def _gallery_size(path: str) -> tuple[int, str]:

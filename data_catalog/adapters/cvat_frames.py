@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from data_catalog.errors import CatalogError
+from data_catalog.files import frame_number
 from data_catalog.ids import whole_below
 
 LONGEST_VIDEO = 10_000_000
 """Frames; a task that claims more is damaged."""
-_OWN_NAME = re.compile(r"frame_(\d{1,9})$")
-_NUMBER = re.compile(r"(\d{1,9})$")
+_OWN_NAME = re.compile(r"frame_[0-9]{1,9}$")
 
 
 @dataclass
@@ -83,12 +83,9 @@ def frames_of(paths: Sequence[str], task: CvatTask, source: str) -> dict[int, st
     Raises:
         CatalogError: when names do not tell which frame is which.
     """
-    stems = [PurePosixPath(path).stem for path in paths]
-    own = [_OWN_NAME.search(stem) for stem in stems]
-    if all(own):
-        return _unique({path: int(found[1]) for path, found in zip(paths, own, strict=True) if found}, source)
-    found = [_NUMBER.search(stem) for stem in stems]
-    numbers = {path: int(each[1]) for path, each in zip(paths, found, strict=True) if each}
+    numbers = {path: number for path in paths if (number := frame_number(path)) is not None}
+    if all(_OWN_NAME.search(PurePosixPath(path).stem) for path in paths):
+        return _unique(numbers, source)
     numbered = len(set(numbers.values())) == len(paths)
     frames = task.frames()
     if frames is not None and len(frames) == len(paths):

@@ -10,8 +10,6 @@ from data_catalog.rows import Rows
 FLUSH = 8_192
 """Boxes or images that are kept before they become a block of rows."""
 
-Corners = tuple[float, float, float, float]
-
 
 @dataclass(frozen=True)
 class CvatImage:

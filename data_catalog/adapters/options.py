@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from data_catalog.adapters.protocol import Options
@@ -79,12 +79,7 @@ def identity_option(options: Options) -> tuple[str | None, str]:
 
 def names_option(options: Options, name: str, default: str) -> frozenset[str]:
     """Names, separated by commas, as `plain` writes them."""
-    return plain_names(part for part in options.get(name, default).split(",") if part.strip())
-
-
-def plain_names(names: Iterable[str]) -> frozenset[str]:
-    """Names of classes as they are compared."""
-    return frozenset(map(plain, names))
+    return frozenset(plain(part) for part in options.get(name, default).split(",") if part.strip())
 
 
 def plain(name: str) -> str:

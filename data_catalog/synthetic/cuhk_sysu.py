@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,15 @@ import numpy as np
 
 from data_catalog.synthetic.matlab import cells, structs, write_mat
 from data_catalog.synthetic.scenes import STREET, Style
-from data_catalog.synthetic.splits import SceneSpec, clipped, draw_splits
+from data_catalog.synthetic.splits import (
+    DrawnFrame,
+    DrawnPicture,
+    SceneSpec,
+    Sighting,
+    clipped,
+    draw_splits,
+    sightings,
+)
 
 SCENE_FIELDS = ("imname", "idlocate", "ishard")
 HARD_HEIGHT = 0.2
@@ -29,18 +36,6 @@ class CuhkSysuSpec(SceneSpec):
     gallery_sizes: tuple[int, ...] = (50, 100)
 
 
-@dataclass(frozen=True)
-class _Image:
-    """Rows [id, x, y, w, h] (n, 5); a negative id is an unknown person."""
-
-    name: str
-    rows: np.ndarray
-
-
-_Seen = tuple[_Image, np.ndarray]
-"""A person's box: its image and its row."""
-
-
 def write_cuhk_sysu(
     root: Path, spec: CuhkSysuSpec = CuhkSysuSpec(), *, seed: int = 0, style: Style = STREET
 ) -> None:
@@ -52,7 +47,7 @@ def write_cuhk_sysu(
     (root / "Image" / "SSM").mkdir(parents=True, exist_ok=True)
     protocols = root / "annotation" / "test" / "train_test"
     protocols.mkdir(parents=True, exist_ok=True)
-    train, test = _draw(root / "Image" / "SSM", spec, seed, style)
+    train, test = (_write_split(root, scenes, spec) for scenes in draw_splits(spec, style, seed))
     write_mat(root / "annotation" / "Images.mat", "Img", _image_structs([*train, *test], spec))
     write_mat(root / "annotation" / "pool.mat", "pool", cells(image.name for image in test))
     of_train, of_test = _people(train), _people(test)
@@ -66,30 +61,22 @@ def write_cuhk_sysu(
         write_mat(protocols / f"TestG{size}.mat", f"TestG{size}", structs(("Query", "Gallery"), entries))
 
 
-def _draw(folder: Path, spec: CuhkSysuSpec, seed: int, style: Style) -> list[list[_Image]]:
-    """The images of train and of test, written to `folder`."""
-    splits = []
-    for scenes in draw_splits(spec, style, seed):
-        images = []
-        for drawn in scenes:
-            image = _Image(f"s{drawn.number + 1}.jpg", clipped(drawn.visible, spec, minimum=1))
-            drawn.save(folder / image.name)
-            images.append(image)
-        splits.append(images)
-    return splits
+def _write_split(root: Path, scenes: Iterable[DrawnPicture], spec: CuhkSysuSpec) -> list[DrawnFrame]:
+    images = []
+    for drawn in scenes:
+        name = f"s{drawn.number + 1}.jpg"
+        drawn.save(root / "Image" / "SSM" / name)
+        images.append(DrawnFrame(name, drawn.camera, clipped(drawn.visible, spec, minimum=1)))
+    return images
 
 
-def _people(images: Sequence[_Image]) -> dict[str, list[_Seen]]:
+def _people(images: Sequence[DrawnFrame]) -> dict[str, list[Sighting]]:
     """Where each identity is seen, by its name."""
-    seen: dict[str, list[_Seen]] = defaultdict(list)
-    for image in images:
-        for row in image.rows:
-            if row[0] >= 0:
-                seen[f"p{int(row[0])}"].append((image, row))
-    return dict(sorted(seen.items()))
+    named = {f"p{identity}": seen for identity, seen in sightings(images).items()}
+    return dict(sorted(named.items()))
 
 
-def _image_structs(images: Sequence[_Image], spec: CuhkSysuSpec) -> np.ndarray:
+def _image_structs(images: Sequence[DrawnFrame], spec: CuhkSysuSpec) -> np.ndarray:
     return structs(
         ("imname", "nAppear", "box"),
         (
@@ -103,15 +90,15 @@ def _image_structs(images: Sequence[_Image], spec: CuhkSysuSpec) -> np.ndarray:
     )
 
 
-def _person(name: str, seen: Sequence[_Seen], spec: CuhkSysuSpec) -> dict[str, Any]:
+def _person(name: str, seen: Sequence[Sighting], spec: CuhkSysuSpec) -> dict[str, Any]:
     scenes = structs(SCENE_FIELDS, [_scene(image, row, spec) for image, row in seen])
     return {"idname": name, "nAppear": len(seen), "scene": scenes}
 
 
 def _protocol(
     size: int,
-    test: Sequence[_Image],
-    people: Mapping[str, Sequence[_Seen]],
+    test: Sequence[DrawnFrame],
+    people: Mapping[str, Sequence[Sighting]],
     spec: CuhkSysuSpec,
     rng: np.random.Generator,
 ) -> Iterator[dict[str, np.ndarray]]:
@@ -137,7 +124,7 @@ def _protocol(
         }
 
 
-def _scene(image: _Image, row: np.ndarray, spec: CuhkSysuSpec) -> dict[str, Any]:
+def _scene(image: DrawnFrame, row: np.ndarray, spec: CuhkSysuSpec) -> dict[str, Any]:
     return {"imname": image.name, **_located(row, spec)}
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_catalog.synthetic.prw import DrawnFrame, choose_queries, write_lists, write_query_info
-from data_catalog.synthetic.splits import UNKNOWN_ID
+from data_catalog.synthetic.prw import choose_queries, write_lists, write_query_info
+from data_catalog.synthetic.splits import UNKNOWN_ID, DrawnFrame
 
 FRAMES = {"train": 5_704, "test": 6_112}
 BOXES = {"train": 18_048, "test": 25_062}

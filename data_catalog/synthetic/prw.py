@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,14 @@ import numpy as np
 
 from data_catalog.synthetic.matlab import cells, write_mat
 from data_catalog.synthetic.scenes import STREET, Style
-from data_catalog.synthetic.splits import DrawnPicture, SceneSpec, draw_splits
+from data_catalog.synthetic.splits import (
+    DrawnFrame,
+    DrawnPicture,
+    SceneSpec,
+    Sighting,
+    draw_splits,
+    sightings,
+)
 
 
 @dataclass(frozen=True)
@@ -19,15 +25,6 @@ class PrwSpec(SceneSpec):
     """What is drawn, and how many queries each identity of test is given at most."""
 
     queries_per_identity: int = 2
-
-
-@dataclass(frozen=True)
-class DrawnFrame:
-    """A frame's name, and rows [id, x, y, w, h] as its annotation holds them."""
-
-    name: str
-    camera: int
-    rows: np.ndarray
 
 
 def write_prw(root: Path, spec: PrwSpec = PrwSpec(), *, seed: int = 0, style: Style = STREET) -> None:
@@ -58,15 +55,10 @@ def write_lists(root: Path, train: Sequence[DrawnFrame], test: Sequence[DrawnFra
 
 def choose_queries(
     frames: Sequence[DrawnFrame], per_identity: int, rng: np.random.Generator
-) -> list[tuple[DrawnFrame, np.ndarray]]:
+) -> list[Sighting]:
     """For each identity that is in two frames or more, some of its boxes, of different cameras first."""
-    seen: dict[int, list[tuple[DrawnFrame, np.ndarray]]] = defaultdict(list)
-    for frame in frames:
-        for row in frame.rows:
-            if row[0] >= 0:
-                seen[int(row[0])].append((frame, row))
-    chosen: list[tuple[DrawnFrame, np.ndarray]] = []
-    for _, boxes in sorted(seen.items()):
+    chosen: list[Sighting] = []
+    for _, boxes in sorted(sightings(frames).items()):
         if len(boxes) < 2:
             continue
         order = [boxes[i] for i in rng.permutation(len(boxes))]
@@ -77,7 +69,7 @@ def choose_queries(
     return chosen
 
 
-def write_query_info(root: Path, queries: Sequence[tuple[DrawnFrame, np.ndarray]]) -> None:
+def write_query_info(root: Path, queries: Sequence[Sighting]) -> None:
     """query_info.txt with CRLF, as the original has it."""
     lines = [
         f"{int(row[0])} " + " ".join(f"{value:.4f}" for value in row[1:]) + f" {frame.name}\r\n"

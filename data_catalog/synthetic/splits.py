@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +76,31 @@ class DrawnPicture:
 
     def save(self, path: Path) -> None:
         Image.fromarray(self.pixels).save(path, quality=JPEG_QUALITY, subsampling=0)
+
+
+@dataclass(frozen=True)
+class DrawnFrame:
+    """An image's name, its camera, and rows [id, x, y, w, h] as its annotation holds them; a negative id is
+    an unknown person.
+    """
+
+    name: str
+    camera: int
+    rows: np.ndarray
+
+
+Sighting = tuple[DrawnFrame, np.ndarray]
+"""A person's box: its frame and its row."""
+
+
+def sightings(frames: Iterable[DrawnFrame]) -> dict[int, list[Sighting]]:
+    """Where each identity is seen."""
+    seen: dict[int, list[Sighting]] = defaultdict(list)
+    for frame in frames:
+        for row in frame.rows:
+            if row[0] >= 0:
+                seen[int(row[0])].append((frame, row))
+    return seen
 
 
 def draw_splits(spec: SceneSpec, style: Style, seed: int) -> list[Iterator[DrawnPicture]]:

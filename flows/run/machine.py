@@ -176,7 +176,7 @@ def _object_store(url: str) -> Fact:
 
     try:
         store = open_store(url)
-        count = len(list(store.manifests()))
+        count = len(list(store.keys()))
     except (StorageError, OSError) as error:
         return Fact("store", url, "broken", str(error))
     return Fact("store", f"{url}, {count:,} artifacts")

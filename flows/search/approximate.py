@@ -68,13 +68,11 @@ def build_approximate(index: Index) -> Recall:
         start += len(block)
     (index.folder / ABOUT).unlink(missing_ok=True)
     durable.remove_abandoned(index.folder)
-    partial = index.folder / durable.partial_name(GRAPH)
-    graph.save(str(partial))
-    durable.flush(partial)
-    recall = Recall(index.description.content, len(index), *_measured(index, graph))
-    about = json.dumps(asdict(recall), indent=1) + "\n"
-    sums = checksum_text({GRAPH: partial, ABOUT: about.encode()})
-    partial.replace(index.folder / GRAPH)
+    with durable.whole_file(index.folder / GRAPH) as partial:
+        graph.save(str(partial))
+        recall = Recall(index.description.content, len(index), *_measured(index, graph))
+        about = json.dumps(asdict(recall), indent=1) + "\n"
+        sums = checksum_text({GRAPH: partial, ABOUT: about.encode()})
     durable.write(index.folder / GRAPH_CHECKSUMS, sums)
     durable.write(index.folder / ABOUT, about)
     return recall

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Container
 from itertools import count
 from typing import Any
@@ -20,6 +22,7 @@ from personsearch_core.losses.mining import (
 )
 from personsearch_core.losses.objective import Batch, ReidObjective, Term
 from personsearch_core.losses.oim import InstanceEnhancing, OnlineInstanceMatching
+from personsearch_core.losses.options import try_out
 from personsearch_core.losses.pairing import OnLinePairing
 from personsearch_core.losses.softmax import HardExamplePrioritySoftmax, IdentitySoftmax
 from personsearch_core.losses.third_party import build_third_party
@@ -126,6 +129,23 @@ def build_objective(objectives: tuple[Objective, ...], identities: int, dim: int
         kinds=[objective.name for objective in objectives],
         weights=[objective.weight for objective in objectives],
     )
+
+
+def check_objective(objective: Objective) -> None:
+    """Build an objective of another package, and compute it once on a small batch.
+
+    Raises PersonSearchError, which says what to write.
+    """
+    _try(json.dumps(objective.model_dump(mode="json", exclude={"weight"})))
+
+
+@functools.cache
+def _try(recipe: str) -> None:
+    """Once per recipe: a config is read several times in a run."""
+    objective = Objective.model_construct(**json.loads(recipe))
+    parts = [name for name in (objective.loss, objective.miner) if name]
+    owner = " with ".join(parts) or f"objective {objective.kind!r}"
+    try_out(functools.partial(_build_term, objective), owner)
 
 
 def _build_term(objective: Objective, identities: int, dim: int) -> ReidObjective:

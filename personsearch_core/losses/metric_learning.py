@@ -5,9 +5,7 @@ The package is an extra, imported only for a recipe that asks for it.
 
 from __future__ import annotations
 
-import functools
 import inspect
-import json
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -17,7 +15,7 @@ from torch import Tensor, nn
 
 from personsearch_core.errors import PersonSearchError, did_you_mean
 from personsearch_core.losses.objective import Batch, ReidObjective, Term
-from personsearch_core.losses.options import built, check_names, parameters, try_out
+from personsearch_core.losses.options import built, check_names, parameters
 from personsearch_core.recipes import Objective
 
 PACKAGE = "pytorch_metric_learning"
@@ -82,25 +80,6 @@ class MetricLearning(ReidObjective):
         self.batches += 1
         for statistic in self.loss.buffers():
             statistic.detach_()  # else the next backward pass would go through this batch, too
-
-
-def check_metric_learning(objective: Objective) -> None:
-    """Check names and options, and that loss and miner work together on a small batch.
-
-    Raises PersonSearchError, which says what to write.
-    """
-    fields = {"kind", "loss", "miner", "loss_options", "miner_options"}
-    _check(json.dumps(objective.model_dump(mode="json", include=fields)))
-
-
-@functools.cache
-def _check(recipe: str) -> None:
-    """Once per recipe: a config is read several times in a run."""
-    objective = Objective.model_construct(
-        **{"loss_options": None, "miner_options": None, **json.loads(recipe)}
-    )
-    owner = " with ".join(name for name in (objective.loss, objective.miner) if name)
-    try_out(functools.partial(MetricLearning, objective), owner)
 
 
 def _module(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.losses.objective import ReidObjective
-from personsearch_core.losses.options import built, check_names, parameters, try_out
+from personsearch_core.losses.options import built, check_names, parameters
 
 ENTRY_POINTS = "personsearch.objectives"
 
@@ -48,17 +46,6 @@ def build_third_party(name: str, options: dict[str, Any] | None, identities: int
             f"objective {name!r} must be a ReidObjective, not a {type(objective).__name__}"
         )
     return objective
-
-
-def check_third_party(name: str, options: dict[str, Any] | None) -> None:
-    """Check an objective's options, and that it computes a loss. Raises PersonSearchError."""
-    _check(name, json.dumps(options))
-
-
-@functools.cache
-def _check(name: str, options: str) -> None:
-    """Once per objective: a config is read several times in a run."""
-    try_out(functools.partial(build_third_party, name, json.loads(options)), f"objective {name!r}")
 
 
 def objective_version(name: str) -> int:

@@ -19,13 +19,12 @@ from personsearch_core.recipes import SHARED_BLOCKS, BranchModel, DetectorModel,
 class GeneralisedMeanPool(nn.Module):
     """(mean x^p)^(1/p) over the map, p learnt from 3 (Radenovic et al. 2019); p = 1 is the average."""
 
-    def __init__(self, initial: float = 3.0, floor: float = 1e-6) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.p = nn.Parameter(torch.tensor(initial))
-        self.floor = floor
+        self.p = nn.Parameter(torch.tensor(3.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        raised = x.float().clamp(min=self.floor) ** self.p
+        raised = x.float().clamp(min=1e-6) ** self.p
         return raised.mean(dim=(-2, -1), keepdim=True) ** (1.0 / self.p)
 
 

@@ -60,10 +60,6 @@ OBJECTIVE_FIELDS: dict[str, tuple[str, ...]] = {
 """Fields of an `Objective`, by the kind that uses them."""
 
 
-def _show_kinds(schema: dict[str, Any]) -> None:
-    schema["enum"] = [*OBJECTIVE_FIELDS, "OTHER"]
-
-
 def _known_kind(kind: str) -> str:
     """One of ours, `metric_learning`, or an entry point; the latter's package is not loaded here."""
     if kind in OBJECTIVE_FIELDS:
@@ -92,7 +88,9 @@ Options = Annotated[dict[str, Any] | None, AfterValidator(_none_if_empty), later
 class Objective(Recipe):
     """One term of a re-ID loss; `weight` multiplies it in the sum."""
 
-    kind: Annotated[str, AfterValidator(_known_kind), Field(json_schema_extra=_show_kinds)]
+    kind: Annotated[
+        str, AfterValidator(_known_kind), Field(json_schema_extra={"enum": [*OBJECTIVE_FIELDS, "OTHER"]})
+    ]
     """`metric_learning` is any loss of pytorch-metric-learning; packages may offer further kinds."""
     weight: PositiveFloat = 1.0
     margin: PositiveFloat | Literal["soft"] | None = None
@@ -139,18 +137,14 @@ class Objective(Recipe):
     @model_validator(mode="after")
     def _other_packages_accept_it(self) -> Objective:
         """Builds it on trial. These packages load torch, so a plan does too if a config asks for them."""
-        if self.kind == "metric_learning":
-            if self.loss is None:
-                raise ValueError("metric_learning needs loss: the name of one of pytorch-metric-learning's")
-            if self.miner is None and self.miner_options is not None:
-                raise ValueError("miner_options need a miner")
-            from personsearch_core.losses.metric_learning import check_metric_learning
+        if self.kind == "metric_learning" and self.loss is None:
+            raise ValueError("metric_learning needs loss: the name of one of pytorch-metric-learning's")
+        if self.miner is None and self.miner_options is not None:
+            raise ValueError("miner_options need a miner")
+        if self.kind == "metric_learning" or self.is_third_party:
+            from personsearch_core.losses.build import check_objective
 
-            check_metric_learning(self)
-        elif self.is_third_party:
-            from personsearch_core.losses.third_party import check_third_party
-
-            check_third_party(self.kind, self.options)
+            check_objective(self)
         return self
 
     @property

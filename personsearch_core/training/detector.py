@@ -36,8 +36,7 @@ def train_detector(
     Writes `detector.safetensors`, `detector.json`, `history.parquet` and TensorBoard's `logs/`; with
     validation scenes also `detector_best.safetensors` or `detector_last.safetensors`, whichever the recipe
     does not keep. Equal recipes and scenes give equal bytes on one type of CPU, however often the run is
-    interrupted. What a resume needs (`RESUME_ONLY`) stays until `discard_work`, so that a finished training
-    ends at once.
+    interrupted. What a resume needs (`RESUME_ONLY`) stays, so that a finished training ends at once.
 
     Parameters
     ----------

@@ -264,16 +264,18 @@ class _Training:
                 device=self.device,
                 rate=self._loader,
             )
-            self._batches = brought(loaded, self._on_device, self.device, took=self._note_arrival)
+            self._batches = brought(
+                loaded,
+                self._on_device,
+                self.device,
+                took=lambda batch, seconds: self._loader.add_arrival(len(batch.entries), seconds),
+            )
         with self._steps.apart():
             return next(self._batches)
 
     def _on_device(self, batch: TrainingBatch) -> TrainingBatch:
         batch = batch.to(self.device)
         return replace(batch, images=arrange(batch.images, self.recipe.compute))
-
-    def _note_arrival(self, batch: TrainingBatch, seconds: float) -> None:
-        self._loader.add_arrival(len(batch.entries), seconds)
 
     def _backward(self, batch: TrainingBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Add the batch's gradients; returns (3, entries): sums of images, classification and regression, and

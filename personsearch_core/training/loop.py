@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -138,8 +137,8 @@ def run_loop(
 
     Returns the number of steps done. Raises `TrainingStopped`, after a checkpoint, when `should_stop()` is
     true, and `NonFiniteError` if a metric is not finite; checkpoints hold only states whose metrics were
-    read. The last state is checkpointed too: the same call on a finished run returns at once. Once the run's
-    results are safe, `discard_work` removes what only a resume needs.
+    read. The last state is checkpointed too: the same call on a finished run returns at once. What is in
+    `RESUME_ONLY` may go once the run's results are safe.
     """
     settings, group = settings or LoopSettings(), group or Alone()
     flush_steps = settings.flush_steps or 1
@@ -187,14 +186,6 @@ def run_loop(
         checkpoint()
         progress(done, total_steps, **rows.latest)
     return done
-
-
-def discard_work(work_dir: Path) -> None:
-    """Remove what only a resume needs: the checkpoints, then the rows that they refer to."""
-    for folder in (work_dir / CHECKPOINTS, work_dir / PARALLEL):
-        if folder.is_dir():
-            shutil.rmtree(folder)
-    (work_dir / FILE_NAME).unlink(missing_ok=True)
 
 
 def _resume(checkpoints: Path, state: Mapping[str, Stateful], group: Alone) -> int:

@@ -86,7 +86,7 @@ def train_reid(
 
     Writes `branch.safetensors`, `branch.json`, `history.parquet` and TensorBoard's `logs/`. Equal recipes,
     weights and rows give equal bytes on one type of machine, however often the run is interrupted. What a
-    resume needs (`RESUME_ONLY`) stays until `discard_work`, so that a finished training ends at once.
+    resume needs (`RESUME_ONLY`) stays, so that a finished training ends at once.
 
     Parameters
     ----------

@@ -56,12 +56,11 @@ def piece_rows(rows_per_shard: int) -> int:
     return min(rows_per_shard, BLOCK_ROWS)
 
 
-def digest_pieces(rows: np.ndarray, rows_per_piece: int) -> tuple[str, ...]:
-    """SHA-256 of each `rows_per_piece` rows of a C-contiguous array (n, ...); the last piece may be short."""
-    return tuple(
-        hashlib.sha256(rows[start : start + rows_per_piece].data).hexdigest()
-        for start in range(0, len(rows), rows_per_piece)
-    )
+def digest_pieces(rows: np.ndarray, rows_per_shard: int) -> tuple[str, ...]:
+    """SHA-256 of each piece of the rows of shards, C-contiguous (n, ...); the last one may be short."""
+    size = piece_rows(rows_per_shard)
+    starts = range(0, len(rows), size)
+    return tuple(hashlib.sha256(rows[start : start + size].data).hexdigest() for start in starts)
 
 
 def content_digest(dtype: np.dtype, shape: Sequence[int], blocks: Iterable[str]) -> str:

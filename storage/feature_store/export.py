@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 from safetensors.numpy import save_file
 
-from storage.durable import abandoned, flush, partial_name
+from storage.durable import abandoned, whole_file
 from storage.errors import StorageError
 from storage.feature_store.export_streams import STREAMS
 from storage.feature_store.reader import FeatureReader, check_indices
@@ -61,8 +61,7 @@ def export_rows(reader: FeatureReader, indices: ArrayLike, target: str | Path) -
     index = _rows_of_index(reader, rows)
     for left in abandoned(target.parent, target.name):
         left.unlink(missing_ok=True)
-    partial = target.with_name(partial_name(target.name))
-    try:
+    with whole_file(target) as partial:
         if target.suffix in STREAMS:
             STREAMS[target.suffix](partial, reader, rows, index)
         elif target.suffix == ".npz":
@@ -71,11 +70,6 @@ def export_rows(reader: FeatureReader, indices: ArrayLike, target: str | Path) -
         else:
             arrays = {"features": reader.rows(rows), "row": rows}
             save_file(arrays, partial, metadata={"index": json.dumps(index.to_pylist(), default=str)})
-        flush(partial)
-        partial.replace(target)
-        flush(target.parent)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _rows_of_index(reader: FeatureReader, rows: np.ndarray) -> pa.Table:

@@ -102,7 +102,7 @@ def holds(group: Path, layout: ArrayLayout, shard: int) -> bool:
         rows = None if noted is None else read_shard(group / ARRAY, layout, shard)
     except (StorageError, OSError):
         return False
-    return rows is not None and digest_pieces(rows, piece_rows(layout.rows_per_shard)) == noted
+    return rows is not None and digest_pieces(rows, layout.rows_per_shard) == noted
 
 
 def note_file(group: Path, shard: int) -> Path:

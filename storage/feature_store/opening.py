@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def open_features(
     root = str(path_or_url) if remote else str(local_path(path_or_url).absolute())
     system, path = filesystem(root, **_options(root, storage_options))
     array, metadata = _find_array(system, path, root)
-    read_index = _index_reader(system, path)
+    read_index = partial(_read_index, system, path)
     try:
         layout = parse_layout(metadata, join(array, METADATA_FILE))
     except IndirectLayoutError as error:
@@ -128,7 +128,7 @@ def open_features(
             reader = DiskReader(local_path(array), layout, read_index, threads=threads)
     codec = named_codec(
         metadata.get("attributes"),
-        _content_reader(system, join(path, CODEC_FILE) if array != path else _beside(array)),
+        partial(_content, system, join(path, CODEC_FILE) if array != path else _beside(array)),
         join(array, METADATA_FILE),
         reader.shape[1:],
         reader.dtype,
@@ -154,11 +154,7 @@ def _find_array(system: AbstractFileSystem, path: str, root: str) -> tuple[str, 
     """The path of the array in a group, or of the array that `path` itself is, and its metadata."""
     arrays = [join(path, ARRAY), path]
     files = [join(array, METADATA_FILE) for array in arrays]
-    if isinstance(system, LocalFileSystem):
-        found = [_read_or_error(local_path(file)) for file in files]
-    else:
-        found = fetch(system, files, [None, None], [None, None])
-    for array, content in zip(arrays, found, strict=True):
+    for array, content in zip(arrays, _contents(system, files), strict=True):
         if isinstance(content, FileNotFoundError | NotADirectoryError):
             continue
         if isinstance(content, Exception):
@@ -170,6 +166,13 @@ def _find_array(system: AbstractFileSystem, path: str, root: str) -> tuple[str, 
     raise StorageError(f"{root} is not a feature store: it has no {ARRAY}/{METADATA_FILE}")
 
 
+def _contents(system: AbstractFileSystem, files: list[str]) -> list[bytes | Exception]:
+    """The content of each file, or why it cannot be read."""
+    if isinstance(system, LocalFileSystem):
+        return [_read_or_error(local_path(file)) for file in files]
+    return fetch(system, files, [None] * len(files), [None] * len(files))
+
+
 def _read_or_error(file: Path) -> bytes | Exception:
     """The content, unless it is a pipe or a device, which may never end."""
     try:
@@ -178,22 +181,19 @@ def _read_or_error(file: Path) -> bytes | Exception:
         return error
 
 
-def _index_reader(system: AbstractFileSystem, path: str) -> Callable[[], pa.Table]:
-    def read() -> pa.Table:
-        file = join(path, INDEX_FILE)
-        try:
-            if isinstance(system, LocalFileSystem):
-                return index_table.read_index(local_path(file))
-            with system.open(file, "rb") as stream:
-                return pq.read_table(stream, page_checksum_verification=True)
-        except FileNotFoundError as error:
-            raise StorageError(f"{path} has no {INDEX_FILE}") from error
-        except StorageError:
-            raise
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise StorageError(f"{file} is damaged or cannot be read: {error}") from error
-
-    return read
+def _read_index(system: AbstractFileSystem, path: str) -> pa.Table:
+    file = join(path, INDEX_FILE)
+    try:
+        if isinstance(system, LocalFileSystem):
+            return index_table.read_index(local_path(file))
+        with system.open(file, "rb") as stream:
+            return pq.read_table(stream, page_checksum_verification=True)
+    except FileNotFoundError as error:
+        raise StorageError(f"{path} has no {INDEX_FILE}") from error
+    except StorageError:
+        raise
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise StorageError(f"{file} is damaged or cannot be read: {error}") from error
 
 
 def _beside(array: str) -> str:
@@ -202,18 +202,13 @@ def _beside(array: str) -> str:
     return f"{base.rstrip('/').rpartition('/')[0]}/{CODEC_FILE}{mark}{query}"
 
 
-def _content_reader(system: AbstractFileSystem, file: str) -> Callable[[], bytes]:
-    def read() -> bytes:
-        if isinstance(system, LocalFileSystem):
-            return read_regular(local_path(file))
-        (content,) = fetch(system, [file], [None], [None])
-        if isinstance(content, FileNotFoundError):
-            raise content
-        if isinstance(content, Exception):
-            raise StorageError(f"{file} cannot be read: {content}") from content
-        return content
-
-    return read
+def _content(system: AbstractFileSystem, file: str) -> bytes:
+    (content,) = _contents(system, [file])
+    if isinstance(content, FileNotFoundError):
+        raise content
+    if isinstance(content, Exception):
+        raise StorageError(f"{file} cannot be read: {content}") from content
+    return content
 
 
 def _options(url: str, given: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -95,10 +95,8 @@ class RemoteReader(FeatureReader):
             shards = self._extents.unknown_shards(rows)
             paths = [self._path(shard) for shard in shards]
             n_bytes = self._layout.index_bytes
-            if self._layout.index_at_end:
-                found = fetch(self._system, paths, [-n_bytes] * len(paths), [None] * len(paths))
-            else:
-                found = fetch(self._system, paths, [0] * len(paths), [n_bytes] * len(paths))
+            start, stop = (-n_bytes, None) if self._layout.index_at_end else (0, n_bytes)
+            found = fetch(self._system, paths, [start] * len(paths), [stop] * len(paths))
             for shard, path, data in zip(shards, paths, found, strict=True):
                 self._extents.set(shard, self._decode_index(shard, path, data))
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from storage.errors import StorageError
 from storage.feature_store.decoding import read_codec
-from storage.feature_store.digests import ShardDigests, digest_pieces, piece_rows, read_digests
+from storage.feature_store.digests import ShardDigests, digest_pieces, read_digests
 from storage.feature_store.layout import ARRAY, ArrayLayout
 from storage.feature_store.metadata import read_layout
 from storage.feature_store.shard_files import read_shard
@@ -91,7 +91,7 @@ class EarlierRows:
             rows = read_shard(self.group / ARRAY, self.layout, shard)
         except (StorageError, OSError) as error:
             raise DamagedRowsError(str(error), self.layout.shard_rows(shard)) from error
-        if digest_pieces(rows, piece_rows(self.layout.rows_per_shard)) != self._noted(shard):
+        if digest_pieces(rows, self.layout.rows_per_shard) != self._noted(shard):
             raise DamagedRowsError(
                 f"{self.file(shard)} does not have the rows that were written", self.layout.shard_rows(shard)
             )

@@ -10,16 +10,13 @@ from pathlib import Path
 
 from storage.errors import StorageError
 from storage.feature_store.decoding import read_codec
-from storage.feature_store.digests import BLOCK_ROWS, content_digest, digest_pieces, piece_rows, read_digests
+from storage.feature_store.digests import BLOCK_ROWS, content_digest, digest_pieces, read_digests
 from storage.feature_store.finishing import pieces_of
 from storage.feature_store.index_table import check_index
 from storage.feature_store.layout import ARRAY, DIGESTS_FILE, ArrayLayout
 from storage.feature_store.metadata import read_layout
 from storage.feature_store.shard_files import read_shard
 from storage.urls import local_path
-
-Check = Callable[[int], str | None]
-"""What is wrong with a shard."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +80,15 @@ def verify_features(
     layout = read_layout(group)
     check_index(group, layout.n_rows)
     read_codec(group, layout)
-    if layout.is_ours or (group / DIGESTS_FILE).exists():
+    has_digests = layout.is_ours or (group / DIGESTS_FILE).exists()
+    if has_digests:
         _check_digests(group, layout)
-        check: Check = partial(_check_shard, group, layout)
-    elif layout.rows_have_crc:
-        check = partial(_check_checksums, group, layout)
-    else:
+    elif not layout.rows_have_crc:
         raise StorageError(
             f"{group} was written by another program and has neither digests nor checksums of its rows: "
             "it cannot be verified"
         )
+    check = partial(_problem, group, layout, has_digests)
     damaged = []
     with ThreadPoolExecutor(threads, thread_name_prefix="verify") as pool:
         for shard, reason in enumerate(pool.map(check, range(layout.n_shards))):
@@ -138,23 +134,13 @@ def remove_shards(path: str | Path, shards: Iterable[int]) -> None:
         (group / ARRAY / layout.shard_key(shard)).unlink(missing_ok=True)
 
 
-def _check_checksums(group: Path, layout: ArrayLayout, shard: int) -> str | None:
-    """What is wrong with a shard that has no digest, or None."""
-    try:
-        read_shard(group / ARRAY, layout, shard)
-    except (StorageError, OSError) as error:
-        return str(error)
-    return None
-
-
-def _check_shard(group: Path, layout: ArrayLayout, shard: int) -> str | None:
-    """What is wrong with a shard, or None."""
-    file = group / ARRAY / layout.shard_key(shard)
+def _problem(group: Path, layout: ArrayLayout, has_digests: bool, shard: int) -> str | None:
+    """What is wrong with a shard, or None. Reading it checks the checksums of its rows, if it has them."""
     try:
         rows = read_shard(group / ARRAY, layout, shard)
     except (StorageError, OSError) as error:
         return str(error)
-    size = piece_rows(layout.rows_per_shard)
-    if digest_pieces(rows, size) != pieces_of(group, layout, shard):
+    if has_digests and digest_pieces(rows, layout.rows_per_shard) != pieces_of(group, layout, shard):
+        file = group / ARRAY / layout.shard_key(shard)
         return f"shard {shard} ({file}) is damaged: its rows do not match their recorded digest"
     return None

@@ -22,7 +22,7 @@ from storage.errors import StorageError
 from storage.feature_store.buffers import allocate_buffer
 from storage.feature_store.codecs import CODEC_FILE, RowCodec
 from storage.feature_store.conversion import check_finite, convert_rows
-from storage.feature_store.digests import ShardDigests, digest_pieces, piece_rows, read_digests
+from storage.feature_store.digests import ShardDigests, digest_pieces, read_digests
 from storage.feature_store.finishing import finish_features, holds, note_file, pieces_of
 from storage.feature_store.layout import (
     ARRAY,
@@ -304,7 +304,7 @@ class FeatureWriter:
         noted = pieces_of(self.path, self.layout, shard)
         if noted is None:
             return False
-        if noted != digest_pieces(rows, piece_rows(self.layout.rows_per_shard)):
+        if noted != digest_pieces(rows, self.layout.rows_per_shard):
             raise StorageError(
                 f"shard {shard} of {self.path} exists with other rows; an existing shard is never rewritten:"
                 " to rebuild it, remove it first"
@@ -327,7 +327,7 @@ class FeatureWriter:
             # Another process made the same shard, then finished the store and cleared its work directory.
             if not (self.path / DIGESTS_FILE).exists():
                 raise
-            self._require_noted(shard, digest_pieces(rows, piece_rows(self.layout.rows_per_shard)))
+            self._require_noted(shard, digest_pieces(rows, self.layout.rows_per_shard))
         finally:
             file.unlink(missing_ok=True)
             self._buffers.append(buffer)

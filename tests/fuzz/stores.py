@@ -17,6 +17,7 @@ from storage.feature_store import (
     verify_features,
     write_index,
 )
+from storage.listing import list_entries
 from storage.opening import open_store
 from tests.fuzz.edits import Edit, Edits, Tree, of_tree, values
 from tests.fuzz.target import Target, all_of
@@ -177,7 +178,7 @@ def _open_url(folder: Path) -> None:
         (
             lambda: open_store(url).exists(),
             lambda: list(open_store(url).keys()),
-            lambda: list(open_store(url).manifests()),
+            lambda: list_entries(open_store(url)),
         )
     )
 

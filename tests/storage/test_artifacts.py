@@ -20,7 +20,7 @@ from storage import local, trust, work_area
 from storage.digests import digest_file
 from storage.errors import StorageError
 from storage.local import LocalStore
-from storage.manifest import FILE_NAME, Identity, Manifest
+from storage.manifest import FILE_NAME, Identity
 from storage.store import Artifact, Inspection
 from storage.trust import Digested, stat_key
 
@@ -218,19 +218,19 @@ def test_a_reader_between_the_look_and_the_rename_takes_nothing_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The writer publishes between the reader's look for the manifest and its look for the folder."""
-    store, read = LocalStore(tmp_path), local.read_manifest
+    store, read = LocalStore(tmp_path), local.read_regular
 
-    def read_then_publish(path: Path) -> Manifest:
+    def read_then_publish(path: Path) -> bytes:
         try:
             return read(path)
         except FileNotFoundError:
             with monkeypatch.context() as patch:
-                patch.setattr(local, "read_manifest", read)
+                patch.setattr(local, "read_regular", read)
                 make(LocalStore(tmp_path))
             raise
 
     with monkeypatch.context() as patch:
-        patch.setattr(local, "read_manifest", read_then_publish)
+        patch.setattr(local, "read_regular", read_then_publish)
         assert store.find("features", IDENTITY.key) is not None
     assert not (tmp_path / ".damaged").exists()
 

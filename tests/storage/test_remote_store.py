@@ -308,8 +308,9 @@ def test_whatever_is_asked_a_server_that_does_not_answer_is_said(
         raise silence
 
     for method, ask in (
-        ("exists", lambda: list(one.keys())),
+        ("exists", lambda: one.exists()),
         ("ls", lambda: list(one.keys())),
+        ("find", lambda: list(one.keys(made.kind))),
         ("rm_file", lambda: one.reopen(made.kind, made.key)),
     ):
         with monkeypatch.context() as patch, pytest.raises(ConnectionError, match="Could not connect"):
@@ -317,7 +318,7 @@ def test_whatever_is_asked_a_server_that_does_not_answer_is_said(
             ask()
     # Of many objects, fsspec returns the errors in the place of what lies there.
     monkeypatch.setattr(one.system, "cat", lambda paths, **_: dict.fromkeys(paths, silence))
-    for ask_all in (lambda: list(one.manifests()), lambda: tags(one)):
+    for ask_all in (lambda: list(one.read_manifests(made.kind, [made.key])), lambda: tags(one)):
         with pytest.raises(ConnectionError, match="Could not connect"):
             ask_all()
 

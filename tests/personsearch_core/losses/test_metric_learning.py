@@ -13,8 +13,8 @@ from pytorch_metric_learning import distances, losses, miners, reducers
 from torch import nn
 
 from personsearch_core.identities import UNLABELLED
-from personsearch_core.losses import Batch, build_objective
-from personsearch_core.losses.metric_learning import MetricLearning, _check
+from personsearch_core.losses import Batch, build, build_objective
+from personsearch_core.losses.metric_learning import MetricLearning
 from personsearch_core.recipes import Objective, ReidRecipe
 from personsearch_core.training.loop import TrainingStopped
 from personsearch_core.training.reid import train_reid
@@ -149,7 +149,7 @@ def test_what_cannot_be_trained_is_refused_when_the_recipe_is_read(
 
 
 def test_without_the_package_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    _check.cache_clear()
+    build._try.cache_clear()
     for module in [name for name in sys.modules if name.startswith("pytorch_metric_learning")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "pytorch_metric_learning", None)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from personsearch_core.identities import UNLABELLED
-from personsearch_core.losses import Batch, build_objective, third_party
+from personsearch_core.losses import Batch, build, build_objective
 from personsearch_core.losses.objective import BatchRows, rows_of
 from personsearch_core.recipes import Objective, ReidRecipe, objective_versions
 from personsearch_core.training.reid import ReidResult, train_reid
@@ -30,7 +30,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(folder)
     for module in ("additive_margin", "broken_margin"):
         monkeypatch.delitem(sys.modules, module, raising=False)
-    third_party._check.cache_clear()
+    build._try.cache_clear()
     return folder
 
 
