@@ -64,24 +64,6 @@ class Planned:
         }
 
 
-class _OnThisMachine(Mapping[str, Artifact]):
-    """Artifacts by their stages' names, each brought to this machine when it is asked for."""
-
-    def __init__(self, artifacts: Mapping[str, Artifact], store: Store) -> None:
-        self._artifacts = artifacts
-        self._store = store
-
-    def __getitem__(self, name: str) -> Artifact:
-        artifact = self._artifacts[name]
-        return self._store.here(artifact)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._artifacts)
-
-    def __len__(self) -> int:
-        return len(self._artifacts)
-
-
 @dataclass(frozen=True)
 class Selection:
     """What the user asks for besides the config: stages to rebuild, and where to end."""
@@ -226,7 +208,7 @@ def _bytes_needed(planned: Planned, store: Store, artifacts: Mapping[str, Artifa
     stage = planned.stage
     if planned.state == "cached" or stage.bytes_needed is None:
         return None
-    whole = stage.bytes_needed(_OnThisMachine(artifacts, store))
+    whole = stage.bytes_needed(artifacts, store)
     if whole is None or planned.identity is None:
         return whole
     work = store.place.work_path_of(stage.kind, planned.identity.key)

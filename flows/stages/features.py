@@ -31,7 +31,7 @@ from flows.stages.base import (
 from flows.stages.earlier import Earlier, contents, earlier_rows, record
 from personsearch_core.recipes import FeaturesRecipe, Recipe
 from storage.digests import digest_parts
-from storage.store import Artifact
+from storage.store import Artifact, Store
 
 if TYPE_CHECKING:
     from flows.stages.extraction import Extraction, Prepared
@@ -71,7 +71,9 @@ def stage(config: Config, name: str, view: ViewRef) -> Stage:
     )
 
 
-def _bytes_needed(config: Config, ref: InputRef, artifacts: Mapping[str, Artifact]) -> int | None:
+def _bytes_needed(
+    config: Config, ref: InputRef, artifacts: Mapping[str, Artifact], store: Store
+) -> int | None:
     """Rows are counted in the snapshot, so this is known before any detector is trained."""
     from storage.feature_store import features_bytes, stored_row
 
@@ -79,7 +81,7 @@ def _bytes_needed(config: Config, ref: InputRef, artifacts: Mapping[str, Artifac
     snapshot = artifacts.get(ref.stage)
     if snapshot is None or ref.view is None:
         return None
-    people = people_of(ref.view.of(snapshot.path).boxes, recipe)
+    people = people_of(ref.view.of(store.here(snapshot).path).boxes, recipe)
     n_rows = recipe.rows_per_box * pc.sum(people, min_count=0).as_py()
     shape, codec = recipe.roi.row_shape(config.detector.model.backbone), recipe.codec
     return features_bytes(n_rows, *stored_row(shape, recipe.dtype, codec.values, codec.channels))

@@ -41,7 +41,7 @@ from flows.stages.features import FeaturesInputs, people_of
 from personsearch_core.evaluation.settings import settings_of
 from personsearch_core.recipes import DetectionsRecipe, FeaturesRecipe
 from storage.digests import digest_parts
-from storage.store import Artifact
+from storage.store import Artifact, Store
 
 if TYPE_CHECKING:
     from storage.feature_store import FeatureReader
@@ -89,7 +89,11 @@ def test_stage(config: Config, suffix: str, entry: EvaluationSection, foreign: F
 
 
 def _bytes_needed(
-    foreign: ForeignFeatures, recipe: FeaturesRecipe, ref: InputRef, artifacts: Mapping[str, Artifact]
+    foreign: ForeignFeatures,
+    recipe: FeaturesRecipe,
+    ref: InputRef,
+    artifacts: Mapping[str, Artifact],
+    store: Store,
 ) -> int | None:
     """With one row per box; there may be several."""
     from storage.feature_store import features_bytes
@@ -97,7 +101,7 @@ def _bytes_needed(
     snapshot = artifacts.get(ref.stage)
     if snapshot is None or ref.view is None:
         return None
-    people = people_of(ref.view.of(snapshot.path).boxes, recipe)
+    people = people_of(ref.view.of(store.here(snapshot).path).boxes, recipe)
     return features_bytes(pc.sum(people, min_count=0).as_py(), foreign.maps, foreign.dtype)
 
 
