@@ -19,7 +19,7 @@ from flows.config.models import Config
 from flows.config.problems import explain_problems
 from flows.errors import ConfigError, StageError
 from flows.plan.catalog import StoreSnapshots
-from flows.plan.states import Selection, make_plan, select
+from flows.plan.states import make_plan, select
 from flows.stages.base import Stage, ingest_name
 from flows.stages.building import build_stages
 from flows.studies.loading import Loaded, Loader
@@ -49,7 +49,7 @@ class Replay(Loader):
             config = self._config(found)
             stages, _ = select(
                 build_stages(config, lambda _, dataset: self._snapshot_stage(found, dataset)),
-                Selection(until=UNTIL),
+                until=UNTIL,
             )
             self._loaded[member.name] = Loaded(config, stages, self._opened)
         return self._loaded[member.name]

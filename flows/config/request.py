@@ -6,7 +6,6 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.plan.states import Selection
 from flows.stages.base import Kind
 
 
@@ -29,7 +28,3 @@ class RunRequest(BaseModel):
     """Whether every byte of images and artifacts is read before it is used, whatever its size and time."""
     study: Path | None = None
     """Record of the study that asks, in the folder that is its store: a machine without it has another."""
-
-    @property
-    def selection(self) -> Selection:
-        return Selection(frozenset(self.force), self.start_from, self.until)

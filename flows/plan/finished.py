@@ -12,7 +12,7 @@ from flows.config.loading import load_config
 from flows.config.models import Config
 from flows.config.trained_on import TRAINED_ON, trained_on
 from flows.errors import ConfigError
-from flows.plan.states import Selection, make_plan, select
+from flows.plan.states import make_plan, select
 from flows.stages.building import build_stages
 from storage.opening import open_store
 from storage.store import Artifact
@@ -98,7 +98,7 @@ def finished_model(
             f"{config_path}: its branch reads features that another program computed (features.use), so "
             "there is no model that could describe new images"
         )
-    stages, _ = select(build_stages(config), Selection(until=config.branch_stage))
+    stages, _ = select(build_stages(config), until=config.branch_stage)
     opened = open_store(config.store)
     plan = {planned.stage.name: planned for planned in make_plan(stages, opened)}
     stage_of = {"detector": "detector", "reid": config.branch_stage}

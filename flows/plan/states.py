@@ -64,30 +64,28 @@ class Planned:
         }
 
 
-@dataclass(frozen=True)
-class Selection:
-    """What the user asks for besides the config: stages to rebuild, and where to end."""
+def select(
+    stages: Sequence[Stage],
+    *,
+    force: Iterable[str] = (),
+    start_from: str | None = None,
+    until: str | None = None,
+) -> tuple[list[Stage], frozenset[str]]:
+    """The stages up to `until`, and the names of those to be rebuilt even if they are cached.
 
-    force: frozenset[str] = frozenset()
-    start_from: str | None = None
-    until: str | None = None
-
-
-def select(stages: Sequence[Stage], selection: Selection) -> tuple[list[Stage], frozenset[str]]:
-    """The stages that are asked for, and the names of those to be rebuilt even if they are cached.
-
+    `force`: stages to rebuild; from `start_from` on all are rebuilt.
     A kind stands for all its stages: `ingest` for `ingest:prw`. Raises ConfigError for any other name.
     """
     chosen = list(stages)
-    if selection.until is not None:
-        ends = _named(stages, selection.until)
+    if until is not None:
+        ends = _named(stages, until)
         chosen = [stage for stage in stages if stage.name in _with_inputs(stages, ends)]
-    again = {name for wanted in selection.force for name in _named(stages, wanted)}
-    if selection.start_from is not None:
-        first = _named(stages, selection.start_from)
+    again = {name for wanted in force for name in _named(stages, wanted)}
+    if start_from is not None:
+        first = _named(stages, start_from)
         if not first & {stage.name for stage in chosen}:
             raise ConfigError(
-                f"--from {selection.start_from} starts after --until {selection.until} ends: give an earlier "
+                f"--from {start_from} starts after --until {until} ends: give an earlier "
                 "stage to --from, or a later one to --until"
             )
         again |= _with_followers(stages, first)

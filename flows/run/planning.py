@@ -95,7 +95,10 @@ def plan_stages(request: RunRequest) -> tuple[Config, Store, list[Planned]]:
         told.warning("datasets.%s: no stage uses this dataset", name)
     store = open_store(config.store, verify_first=request.verify)
     stages, again = select(
-        build_stages(config, partial(ingest.stage, rehash=request.verify)), request.selection
+        build_stages(config, partial(ingest.stage, rehash=request.verify)),
+        force=request.force,
+        start_from=request.start_from,
+        until=request.until,
     )
     try:
         return config, store, make_plan(stages, store, again)

@@ -54,7 +54,12 @@ class Walk:
         """
         config = load_config(request.config, request.overrides, store=request.store)
         rehash = request.verify and planned is None
-        stages, again = select(build_stages(config, partial(ingest.stage, rehash=rehash)), request.selection)
+        stages, again = select(
+            build_stages(config, partial(ingest.stage, rehash=rehash)),
+            force=request.force,
+            start_from=request.start_from,
+            until=request.until,
+        )
         store = planned or open_store(config.store, verify_first=request.verify)
         return cls(config, store, stages, again, record, request.only)
 

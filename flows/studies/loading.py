@@ -8,7 +8,7 @@ from pathlib import Path
 from flows.config.loading import load_config
 from flows.config.models import Config
 from flows.errors import ConfigError
-from flows.plan.states import Selection, select
+from flows.plan.states import select
 from flows.stages import ingest, speed
 from flows.stages.base import Stage, ingest_name
 from flows.stages.building import build_stages
@@ -54,7 +54,7 @@ class Loader:
             if member.until == "speed":  # needs no dataset, so none is looked at
                 stages = [speed.stage(config)]
             else:
-                stages, _ = select(build_stages(config, self._ingest_stage), Selection(until=member.until))
+                stages, _ = select(build_stages(config, self._ingest_stage), until=member.until)
             self._loaded[member.name] = Loaded(config, stages, self._stores[config.store])
         return self._loaded[member.name]
 

@@ -18,7 +18,7 @@ from flows.cli.main import app
 from flows.config.loading import load_config
 from flows.errors import ConfigError, Failure
 from flows.plan.reach import InUse
-from flows.plan.states import Selection, resolve, select
+from flows.plan.states import resolve, select
 from flows.run.making import make_in_process
 from flows.run.records import (
     GONE_SECONDS,
@@ -273,7 +273,7 @@ def test_a_config_keeps_what_it_reaches(tmp_path: Path) -> None:
 
 
 def make_first_stage(config: Path, store: LocalStore) -> Artifact:
-    stages, _ = select(build_stages(load_config(config)), Selection(until="ingest"))
+    stages, _ = select(build_stages(load_config(config)), until="ingest")
     planned = resolve(stages[0], store, {}, frozenset())
     return make_in_process(planned, store, {}, on_progress=lambda *a, **k: None)
 

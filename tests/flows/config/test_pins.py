@@ -15,7 +15,7 @@ from flows.config.loading import load_config
 from flows.config.models import Config
 from flows.errors import ConfigError, StageError
 from flows.plan.pinned import PinnedModel
-from flows.plan.states import Selection, make_plan, select
+from flows.plan.states import make_plan, select
 from flows.stages import pinned
 from personsearch_core.recipes import DetectorModel, DetectorRecipe, FeaturesRecipe, ReidRecipe, RoiRecipe
 from storage.local import LocalStore
@@ -212,7 +212,7 @@ def test_damage_is_said_at_once_and_nothing_pinned_is_built_again(store: LocalSt
     path = write(tmp_path, detector={"use": name_of(detector)})
     stages = [pinned.stage("detector", load_config(path).pins["detector"])]
     with pytest.raises(ConfigError, match=r"detector is pinned .* and is not built again"):
-        select(stages, Selection(force=frozenset({"detector"})))
+        select(stages, force=["detector"])
     weights = detector.path / "weights.bin"
     weights.write_bytes(b"other bytes")
     os.utime(weights)

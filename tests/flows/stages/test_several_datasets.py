@@ -13,7 +13,7 @@ from data_catalog.ingest import Fingerprint
 from flows.config.loading import load_config
 from flows.config.models import Config
 from flows.errors import ConfigError
-from flows.plan.states import Selection, select
+from flows.plan.states import select
 from flows.stages import ingest
 from flows.stages.base import InputRef, Stage
 from flows.stages.building import build_stages
@@ -136,9 +136,9 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path: Path, train: Any, messag
 
 def test_the_kind_stands_for_all_features_stages(tmp_path: Path) -> None:
     stages = build_stages(config_of(tmp_path, [PRW, CUHK]))
-    chosen, again = select(stages, Selection(until="features", force=frozenset({"features"})))
+    chosen, again = select(stages, until="features", force=["features"])
     assert again == {"features:cuhk", "features:prw"} and chosen[-1].name == "features:prw"
-    chosen, again = select(stages, Selection(until="reid", start_from="features:cuhk"))
+    chosen, again = select(stages, until="reid", start_from="features:cuhk")
     assert again == {"features:cuhk", "reid", "gallery", "evaluation", "report"}
 
 
