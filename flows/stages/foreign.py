@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -41,10 +41,18 @@ from flows.stages.features import FeaturesInputs, people_of
 from personsearch_core.evaluation.settings import settings_of
 from personsearch_core.recipes import DetectionsRecipe, FeaturesRecipe
 from storage.digests import digest_parts
+from storage.feature_store import (
+    FILES_FILE,
+    FeatureReader,
+    create_features,
+    features_bytes,
+    finish_features,
+    open_features,
+    read_file_digests,
+    write_index,
+)
+from storage.space import require_free_space
 from storage.store import Artifact, Store
-
-if TYPE_CHECKING:
-    from storage.feature_store import FeatureReader
 
 VERSION = 1
 _BOX = ["image_id", *COORDINATES]
@@ -96,8 +104,6 @@ def _bytes_needed(
     store: Store,
 ) -> int | None:
     """With one row per box; there may be several."""
-    from storage.feature_store import features_bytes
-
     snapshot = artifacts.get(ref.stage)
     if snapshot is None or ref.view is None:
         return None
@@ -163,8 +169,6 @@ AnyContext = StageContext[Any, Any, ForeignFeatures]
 
 def _opened(options: ForeignFeatures) -> FeatureReader:
     """The store, if it is what it was when the run was planned."""
-    from storage.feature_store import open_features
-
     if foreign_digest(options.folder) != options.digest:
         raise StageError(
             f"{options.folder} has changed since the run was planned; run the same command again"
@@ -199,9 +203,6 @@ def _rows_of(
 
 def _copy(context: AnyContext, reader: FeatureReader, rows: np.ndarray) -> str:
     """Copy rows shard by shard, and return the digest of what was copied; shards that exist stay."""
-    from storage.feature_store import create_features, features_bytes, finish_features
-    from storage.space import require_free_space
-
     shape, dtype = context.options.maps, context.options.dtype
     assert math.prod(shape) == math.prod(reader.shape[1:])
     with create_features(context.work, len(rows), shape, dtype, attributes=context.attributes()) as writer:
@@ -236,8 +237,6 @@ def _boxes_of(queries: pa.Table, view: View, dataset: str) -> pa.Array:
 
 
 def _made(context: AnyContext, index: pa.Table, array: str, rows: str, metrics: dict[str, Any]) -> Made:
-    from storage.feature_store import FILES_FILE, read_file_digests, write_index
-
     write_index(context.work, index)
     options = context.options
     name = "index" if "view" in index.column_names else "rows"
