@@ -15,6 +15,7 @@ from flows.cli.options import ConfigsStore, Device, SceneRoots, finite
 from flows.cli.run import Overrides
 from flows.config.devices import device_name
 from flows.errors import ConfigError, missing
+from flows.run.stage_line import stage_line
 from flows.run.stopping import stoppable
 from flows.wording import counted
 
@@ -131,8 +132,6 @@ def index(
 @contextmanager
 def progress_line() -> Iterator[Progress]:
     """Progress of an index, with images per second."""
-    from flows.run.stage_line import stage_line
-
     with stage_line("index") as line:
         yield lambda done, total, rate: line.update(done, total, images_per_second=rate)
 

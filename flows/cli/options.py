@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from flows.config.raw import STORE_VARIABLE, given_store
+from flows.config.yaml_text import parse_yaml
 from flows.errors import ConfigError, missing
+from storage.errors import StorageError
 
 if TYPE_CHECKING:
     from data_catalog.rules import Rules
@@ -113,7 +115,6 @@ def artifact_named(store: ArtifactStore, name: str, entries: Iterable[Entry] | N
 
     Raises ConfigError, with the command that lists what there is, when it is none or several.
     """
-    from storage.errors import StorageError
     from storage.listing import list_entries, resolve_name
 
     try:
@@ -153,7 +154,6 @@ def parse_rules(queries: str | None, splits: str | None) -> Rules:
 
     from data_catalog.rules import Rules
     from flows.config.problems import explain_problems
-    from flows.config.yaml_text import parse_yaml
 
     given = {}
     for name, text in (("queries", queries), ("splits", splits)):

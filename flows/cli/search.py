@@ -20,12 +20,12 @@ from flows.cli.printing import plain_table, whole_lines
 from flows.cli.run import Overrides
 from flows.config.devices import device_name
 from flows.errors import ConfigError, missing
+from flows.search.results import Results, shown_path
 from flows.wording import counted
 
 if TYPE_CHECKING:
     from flows.search.index import Index
     from flows.search.judgements import Judged
-    from flows.search.results import Results
 
 
 def search(
@@ -223,8 +223,6 @@ def _on_the_fly(
 
 
 def _show(results: Results, index: Index) -> None:
-    from flows.search.results import shown_path
-
     if results.choices:
         table = plain_table("person", "score", "box")
         for person in results.choices:

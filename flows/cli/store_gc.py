@@ -12,7 +12,7 @@ import typer
 
 from flows.cli.options import ConfigsStore, chosen_store, existing_store
 from flows.errors import ConfigError
-from flows.run.records import RUN_NAME, RunRecord
+from flows.run.records import RUN_NAME, RunRecord, find_record
 from flows.wording import counted, short_name
 from storage.gc import Garbage, collect, find_garbage
 from storage.listing import no_collections
@@ -110,7 +110,6 @@ def _kept_by(name: str, store: ArtifactStore) -> Reach:
     """What a config, a study or a recorded run reaches in the store."""
     from flows.config.loading import load_config
     from flows.plan.reach import Reach, reached_by
-    from flows.run.records import find_record
     from flows.stages.building import build_stages
     from flows.studies.loading import Loader
     from flows.studies.members import resolve_study

@@ -16,12 +16,12 @@ from flows.cli.slots import On, Parallel, require_one_place, slots
 from flows.errors import ConfigError
 from flows.run.console import told
 from flows.run.stopping import sigterm_as_interrupt
+from flows.studies.models import StudyFile
 from flows.studies.reading import read_study
 
 if TYPE_CHECKING:
     from flows.studies.loading import Loader
     from flows.studies.members import Study
-    from flows.studies.models import StudyFile
     from flows.studies.planning import StudyPlan
 
 app = typer.Typer(no_args_is_help=True)

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.config.devices import torch_device
 from flows.config.loading import load_config
 from flows.config.models import Config
 from flows.config.trained_on import TRAINED_ON, trained_on
 from flows.errors import ConfigError
 from flows.plan.states import make_plan, select
 from flows.stages.building import build_stages
+from flows.stages.detector import TRAINED_BRANCH
 from storage.opening import open_store
 from storage.store import Artifact
 
@@ -32,8 +34,6 @@ class FinishedModel:
 
     def load(self, device: str = "auto") -> PersonSearchNet:
         """Detector and branch as one network, on the device."""
-        from flows.config.devices import torch_device
-        from flows.stages.detector import TRAINED_BRANCH
         from personsearch_core.models.search import PersonSearchNet
         from personsearch_core.models.weights import load_branch, load_detector
 

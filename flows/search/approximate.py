@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from flows.errors import ConfigError
 from personsearch_core.checksums import checksum_text, problems
+from personsearch_core.search.top_k import Similarities
 from storage import durable
 from storage.reading import parse_json, read_regular
 from storage.trust import stat_key
@@ -155,8 +156,6 @@ def _opened(index: Index) -> Any:
 
 def _measured(index: Index, graph: Any) -> tuple[int, float]:
     """Number of queries, and recall at ten, for people drawn from the index."""
-    from personsearch_core.search.top_k import Similarities
-
     drawn = np.random.default_rng(0).choice(len(index), min(_QUERIES, len(index)), replace=False)
     blocks = [torch.from_numpy(block) for block in index.blocks]
     found = 0.0

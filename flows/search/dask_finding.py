@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from flows.search.collecting import Tally, found_parts
 from flows.search.layout import Settings
+from flows.search.model import load_exported
 from flows.search.segments import Part
 from flows.search.sources import Source
 from flows.stages.dask_clients import dask_client
@@ -76,6 +77,4 @@ def _find(
 
 @lru_cache(maxsize=1)
 def _net(model: Path, device: str) -> PersonSearchNet:
-    from flows.search.model import load_exported
-
     return load_exported(model, device)

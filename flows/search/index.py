@@ -27,6 +27,7 @@ from flows.search.layout import (
     read_people,
     read_sources,
 )
+from flows.search.model import load_exported
 from flows.search.sources import located
 from flows.search.whole import require_read
 
@@ -115,8 +116,6 @@ class Index:
     @cached_property
     def net(self) -> PersonSearchNet:
         """The model, loaded when it is first needed."""
-        from flows.search.model import load_exported
-
         return load_exported(self.folder / MODEL, self._device)
 
     @property

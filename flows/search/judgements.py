@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from flows.errors import ConfigError
+from personsearch_core.evaluation.matching import iou
 from personsearch_core.models.descriptions import first_problem
 from storage import durable
 from storage.locks import exclusive
@@ -208,8 +209,6 @@ class _Places:
         return found
 
     def _overlap(self, rows: NDArray[np.int64], box: Sequence[float]) -> NDArray[np.float32]:
-        from personsearch_core.evaluation.matching import iou
-
         there = self._table.take(rows)
         boxes = np.stack([there[name].to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1)
         wanted = np.repeat(np.array([box], boxes.dtype), len(rows), axis=0)

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from flows.config.devices import torch_device
 from flows.errors import ConfigError
 from flows.search.layout import Settings
+from personsearch_core.checksums import CHECKSUMS, write_checksums
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.descriptions import first_problem, read_description
 from storage import durable
@@ -49,7 +51,6 @@ def given_model(model: Path, overrides: Sequence[str] = (), store: str | None = 
 
 
 def _exported(folder: Path) -> GivenModel:
-    from personsearch_core.checksums import CHECKSUMS, write_checksums
     from personsearch_core.export import BRANCH, DESCRIPTION, present_files
 
     def load(device: str) -> PersonSearchNet:
@@ -102,7 +103,6 @@ def _of_config(config: Path, overrides: Sequence[str], store: str | None) -> Giv
 
 def load_exported(folder: Path, device: str) -> PersonSearchNet:
     """An exported model, on the device."""
-    from flows.config.devices import torch_device
     from personsearch_core.export import load_model
 
     on = torch_device(device)

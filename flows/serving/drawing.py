@@ -10,12 +10,12 @@ from PIL import Image
 
 from flows.search.pictures import scene_of
 from personsearch_core.drawing import cropped, fitted
+from personsearch_core.search.people import FoundPeople
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flows.search.index import Index
-    from personsearch_core.search.people import FoundPeople
 
 SCENE_SIZE = (1600, 1200)
 CROP_SIZE = (192, 384)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.row_digests import digest_rows
+from flows.config.devices import device_names
 from flows.config.models import Config
 from flows.config.sections import ViewRef
 from flows.stages.base import (
@@ -31,6 +32,7 @@ from flows.stages.base import (
 from flows.stages.earlier import Earlier, contents, earlier_rows, record
 from personsearch_core.recipes import FeaturesRecipe, Recipe
 from storage.digests import digest_parts
+from storage.space import require_free_space
 from storage.store import Artifact, Store
 
 if TYPE_CHECKING:
@@ -147,7 +149,6 @@ def make(context: FeaturesContext) -> Made:
 
 
 def _extraction(context: FeaturesContext) -> Extraction:
-    from flows.config.devices import device_names
     from flows.stages.extraction import Extraction
 
     people, detector = context.inputs.people, context.inputs.detector
@@ -179,7 +180,6 @@ def _make_shards(
     from flows.stages.extraction import extract, extract_on_dask, open_writer
     from flows.stages.growing import take_rows
     from storage.feature_store import adopt_shards, features_bytes
-    from storage.space import require_free_space
 
     options, plan = context.options, ready.plan
     workers = _workers(options, extraction.devices)

@@ -14,6 +14,7 @@ from data_catalog.fingerprint import Fingerprint, Source, fingerprint
 from data_catalog.forgotten import Forgotten
 from data_catalog.hash_cache import HashCache
 from data_catalog.rules import NO_RULES, QueryRule, Rules, SplitRule
+from data_catalog.snapshot import Snapshot, ingest_findings
 from flows.errors import ConfigError, StageError
 from flows.forget.forgotten_list import ForgottenList
 from flows.plan.catalog import KIND, StoreSnapshots
@@ -25,7 +26,6 @@ from storage.manifest import Identity
 from storage.opening import open_store
 
 if TYPE_CHECKING:
-    from data_catalog.snapshot import Snapshot
     from flows.config.models import Config
 
 log = logging.getLogger(__name__)
@@ -156,7 +156,6 @@ def make(context: IngestContext) -> Made:
 
     Raises what `read_root` raises.
     """
-    from data_catalog.snapshot import Snapshot, ingest_findings
     from data_catalog.validation import damaged_rows
 
     made = read_root(context)
@@ -247,8 +246,6 @@ def _previous(store: Path, recipe: IngestRecipe) -> Snapshot | None:
 
     Rows to which rules were applied no longer say what the files do. It forgets the same people, or no one.
     """
-    from data_catalog.snapshot import Snapshot
-
     local = LocalStore(store)
     without = recipe.model_copy(update={"queries": None, "splits": None})
     as_read = [each.canonical() for each in (without, without.model_copy(update={"forgotten": None}))]
