@@ -9,10 +9,10 @@ import secrets
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from fastapi import Request
 from PIL import Image, UnidentifiedImageError
@@ -51,19 +51,14 @@ class Upload:
         return self.people.pixels.nbytes + len(self.drawn.jpeg)
 
 
-class _Sized(Protocol):
-    @property
-    def bytes(self) -> int: ...
-
-
-Value = TypeVar("Value", bound=_Sized)
+Value = TypeVar("Value")
 
 
 class Kept(Generic[Value]):
     """Values by key up to a number of bytes in all; those that were not used for longest go first."""
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most = most_bytes
+    def __init__(self, most_bytes: int, size: Callable[[Value], int]) -> None:
+        self._most, self._size = most_bytes, size
         self._values: OrderedDict[str, Value] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -77,11 +72,11 @@ class Kept(Generic[Value]):
     def add(self, key: str, value: Value) -> None:
         with self._lock:
             if (old := self._values.pop(key, None)) is not None:
-                self._bytes -= old.bytes
+                self._bytes -= self._size(old)
             self._values[key] = value
-            self._bytes += value.bytes
+            self._bytes += self._size(value)
             while self._bytes > self._most and len(self._values) > 1:
-                self._bytes -= self._values.popitem(last=False)[1].bytes
+                self._bytes -= self._size(self._values.popitem(last=False)[1])
 
 
 class Receiver:
