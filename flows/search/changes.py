@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flows.search.sources import Source
+from flows.search.sources import Key, Source
 from storage.digests import digest_file
-
-Key = tuple[int, str]
 
 
 @dataclass

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from data_catalog.row_tables import COORDINATES
 from flows.errors import ConfigError
 from flows.search.finding import Found, find_people
 from flows.search.layout import PEOPLE_SCHEMA, SOURCES_SCHEMA, Settings
 from flows.search.origin import camera_of
 from flows.search.segments import Part
-from flows.search.sources import Source
+from flows.search.sources import Key, Source
 
 if TYPE_CHECKING:
     from personsearch_core.models.search import PersonSearchNet
 
-_CORNERS = ("x1", "y1", "x2", "y2")
 _PART_IMAGES = 8192
 
 
@@ -48,7 +48,7 @@ def found_parts(
     sources: Sequence[Source],
     settings: Settings,
     batch: int,
-    first_frames: Mapping[tuple[int, str], int],
+    first_frames: Mapping[Key, int],
     part_seconds: float,
 ) -> Iterator[tuple[Tally, Part | None]]:
     """Search files for people: after each batch what was done, and now and then a part of the index.
@@ -139,7 +139,7 @@ class Collector:
         assert people is not None
         count = len(people.boxes)
         columns = self._people
-        for at, name in enumerate(_CORNERS):
+        for at, name in enumerate(COORDINATES):
             columns[name] += people.boxes[:, at].tolist()
         columns["score"] += people.scores.tolist()
         columns["source"] += [row] * count

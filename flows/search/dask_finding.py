@@ -11,7 +11,7 @@ from flows.search.collecting import Tally, found_parts
 from flows.search.layout import Settings
 from flows.search.model import load_exported
 from flows.search.segments import Part
-from flows.search.sources import Source
+from flows.search.sources import Key, Source
 from flows.stages.dask_clients import dask_client
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def find_on_dask(
     sources: Sequence[Source],
     settings: Settings,
     batch: int,
-    first_frames: Mapping[tuple[int, str], int],
+    first_frames: Mapping[Key, int],
     *,
     device: str,
     address: str | None,
@@ -63,7 +63,7 @@ def _find(
     sources: Sequence[Source],
     settings: Settings,
     batch: int,
-    first_frames: Mapping[tuple[int, str], int],
+    first_frames: Mapping[Key, int],
     device: str,
 ) -> tuple[Tally, Part | None]:
     done, whole = Tally(), None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from flows.search.layout import Settings
 from flows.search.origin import time_in_name, time_taken
-from flows.search.sources import Source
+from flows.search.sources import Key, Source
 from flows.search.video import BadVideo, Frame, sampled_frames
 from personsearch_core.data.decoding import read_image
 from personsearch_core.data.prefetch import decode_threads, in_thread, prefetch
@@ -57,7 +57,7 @@ def find_people(
     sources: Sequence[Source],
     settings: Settings,
     batch: int,
-    first_frames: Mapping[tuple[int, str], int] | None = None,
+    first_frames: Mapping[Key, int] | None = None,
 ) -> Iterator[list[Found]]:
     """Find the people in files, batch by batch; a batch has `batch` images, the last one may have fewer.
 
@@ -88,7 +88,7 @@ def _jobs(
     net: PersonSearchNet,
     sources: Sequence[Source],
     settings: Settings,
-    first_frames: Mapping[tuple[int, str], int],
+    first_frames: Mapping[Key, int],
 ) -> Iterator[Job]:
     for source in sources:
         if source.kind == "image":

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from data_catalog.row_tables import corners
 from flows.errors import ConfigError
 from personsearch_core.evaluation.matching import iou
 from personsearch_core.models.descriptions import first_problem
@@ -210,7 +211,7 @@ class _Places:
 
     def _overlap(self, rows: NDArray[np.int64], box: Sequence[float]) -> NDArray[np.float32]:
         there = self._table.take(rows)
-        boxes = np.stack([there[name].to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1)
+        boxes = corners(there)
         wanted = np.repeat(np.array([box], boxes.dtype), len(rows), axis=0)
         return iou(boxes, wanted)
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flows.search.layout import PEOPLE_SCHEMA, SOURCES_SCHEMA
-from flows.search.sources import Source
+from flows.search.sources import Key, Source
 from storage import durable
 
 BUILDING = ".building"
@@ -72,13 +72,11 @@ class Segments:
         durable.flush(self._folder.parent)
 
 
-def still_to_read(
-    sources: Sequence[Source], parts: Sequence[Part]
-) -> tuple[list[Source], Mapping[tuple[int, str], int]]:
+def still_to_read(sources: Sequence[Source], parts: Sequence[Part]) -> tuple[list[Source], Mapping[Key, int]]:
     """The files that no part has whole, and by key the frame at which a video goes on."""
     wanted = {source.key: source.stat for source in sources}
-    done: set[tuple[int, str]] = set()
-    first_frames: dict[tuple[int, str], int] = {}
+    done: set[Key] = set()
+    first_frames: dict[Key, int] = {}
     for part in parts:
         for row in part.sources.to_pylist():
             key = row["place"], row["image"]
