@@ -27,11 +27,10 @@ from typing import Annotated, Any
 from xml.etree import ElementTree
 
 import typer
-from rich.table import Table
 
 from benchmarks.options import Device, Work, chosen, run_script
 from flows.cli.json_file import STANDARD_OUTPUT, Json, write_json
-from flows.cli.printing import whole_lines
+from flows.cli.printing import plain_table, whole_lines
 from flows.config.devices import torch_device
 
 HERE = Path(__file__).resolve().parents[1]
@@ -224,7 +223,7 @@ def _recorded(file: Path, device: str) -> list[Row]:
 
 
 def _print(rows: Sequence[Row], title: str) -> None:
-    table = Table("part", "what", "figure", "promised", "", title=title, box=None, pad_edge=False)
+    table = plain_table("part", "what", "figure", "promised", "", title=title)
     for row in rows:
         kept = "" if row.holds is None else "holds" if row.holds else "missed"
         table.add_row(row.part, row.what, row.figure, row.promised, kept)
