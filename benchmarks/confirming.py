@@ -131,7 +131,7 @@ def train_again(work: Path, scenes: Scenes) -> Path:
     config = load_config(DEMO, ())
 
     def run(*words: object) -> None:
-        subprocess.run([PROGRAM, *map(str, words)], check=True)
+        subprocess.run([*PROGRAM, *map(str, words)], check=True)
 
     options = ("--option", "person_id=person_id", "--option", "camera_id=cam_id")
     where = ("--store", config.store)

@@ -28,14 +28,12 @@ from xml.etree import ElementTree
 
 import typer
 
-from benchmarks.options import Device, Work, chosen, run_script
+from benchmarks.options import PROGRAM, Device, Work, chosen, run_script
 from flows.cli.json_file import STANDARD_OUTPUT, Json, write_json
 from flows.cli.printing import plain_table, whole_lines
 from flows.config.devices import torch_device
 
 HERE = Path(__file__).resolve().parents[1]
-PROGRAM = [sys.executable, "-m", "flows.cli.main"]
-"""The command line of this checkout, which need not be installed."""
 RECORDED = {"training": 145.0, "inference": 296.0}
 """Images per second of the quickest way on the H200, 2026-11-26: see docs/benchmarks.md."""
 PROMISED = {"training": 2.0, "inference": 3.0}
