@@ -12,7 +12,7 @@ from flows.search.layout import Settings
 from flows.search.model import load_exported
 from flows.search.segments import Part
 from flows.search.sources import Key, Source
-from flows.stages.dask_clients import dask_client
+from flows.stages.dask_clients import dask_client, results_of
 
 if TYPE_CHECKING:
     from personsearch_core.models.search import PersonSearchNet
@@ -35,20 +35,12 @@ def find_on_dask(
 
     Raises StageError when no scheduler answers at `address`, ConnectionError when workers die repeatedly.
     """
-    from distributed import KilledWorker, as_completed
-    from distributed.comm import CommClosedError
-
     with dask_client(address, workers) as client:
         futures = [
             client.submit(_find, model, task, settings, batch, dict(first_frames), device, pure=False)
             for task in _tasks(sources)
         ]
-        try:
-            for future in as_completed(futures, loop=client.loop):
-                yield future.result()
-                future.release()
-        except (KilledWorker, CommClosedError) as error:
-            raise ConnectionError(f"Dask workers were lost: {error}") from error
+        yield from results_of(futures, client)
 
 
 def _tasks(sources: Sequence[Source]) -> Iterator[list[Source]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from flows.config.devices import stage_device
 from flows.config.sections import Processors
 from flows.plan.views import ViewSpec, read_scenes
-from flows.stages.dask_clients import dask_client
+from flows.stages.dask_clients import dask_client, results_of
 from flows.stages.packing import codec_in
 from personsearch_core.models.detector import Detector
 from personsearch_core.models.weights import load_detector
@@ -99,17 +99,11 @@ def extract_on_dask(
     A worker that is killed costs time: its shards are computed again by another. Raises StageError when no
     scheduler answers at `address`, ConnectionError when workers die again and again.
     """
-    from distributed import KilledWorker, as_completed
-    from distributed.comm import CommClosedError
-
     parts = [list(shards[start : start + SHARDS_A_TASK]) for start in range(0, len(shards), SHARDS_A_TASK)]
     with dask_client(address, workers) as client:
         futures = [client.submit(_extract_all, extraction, part, pure=False) for part in parts]
-        try:
-            for future in as_completed(futures, loop=client.loop):
-                yield from future.result()
-        except (KilledWorker, CommClosedError) as error:
-            raise ConnectionError(f"Dask workers were lost: {error}") from error
+        for done in results_of(futures, client):
+            yield from done
 
 
 def _extract_all(extraction: Extraction, shards: Sequence[int]) -> list[int]:
