@@ -6,7 +6,7 @@ import contextlib
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,9 +53,6 @@ def given_model(model: Path, overrides: Sequence[str] = (), store: str | None = 
 def _exported(folder: Path) -> GivenModel:
     from personsearch_core.export import BRANCH, DESCRIPTION, present_files
 
-    def load(device: str) -> PersonSearchNet:
-        return load_exported(folder, device)
-
     def save(target: Path) -> None:
         for name in present_files(folder):
             if not name.endswith((".pt2", ".onnx")):
@@ -65,7 +62,7 @@ def _exported(folder: Path) -> GivenModel:
 
     digest = digest_of_model(folder)
     settings = _settings_of(folder / DESCRIPTION)
-    return GivenModel(digest, _dimensions(folder / BRANCH), settings, load, save)
+    return GivenModel(digest, _dimensions(folder / BRANCH), settings, partial(load_exported, folder), save)
 
 
 def _settings_of(description: Path) -> Settings:
@@ -135,13 +132,13 @@ def save_once(model: GivenModel, folder: Path) -> None:
     with contextlib.suppress(ConfigError, PersonSearchError):  # what is damaged is replaced
         if folder.is_dir() and digest_of_model(folder) == model.digest:
             return
-    partial = partial_model(folder)
-    for old in (partial, folder):
+    unfinished = partial_model(folder)
+    for old in (unfinished, folder):
         shutil.rmtree(old, ignore_errors=True)
-    durable.make_folder(partial)
-    model.save(partial)
-    durable.flush_tree(partial)
-    partial.rename(folder)
+    durable.make_folder(unfinished)
+    model.save(unfinished)
+    durable.flush_tree(unfinished)
+    unfinished.rename(folder)
     durable.flush(folder.parent)
 
 
