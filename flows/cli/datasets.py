@@ -311,24 +311,12 @@ def _refuse_undecodable(snapshot: Snapshot, root: Path, store: ArtifactStore) ->
         )
 
 
-class _NoReporter:
-    """Reports nothing: an ingest in this process takes seconds."""
-
-    def progress(self, done: int, total: int, **metrics: float) -> None:
-        return None
-
-    def should_stop(self) -> bool:
-        return False
-
-
 def _make(store: ArtifactStore, identity: Identity, options: Any, *, strict: bool) -> Artifact:
     with store.making(identity) as work:
         if work.made is not None:
             return work.made
-        context = ingest_stage.MAKER.context(
-            identity.recipe, {}, options, work=work.path, reporter=_NoReporter()
-        )
-        made = ingest_stage.read_root(context)
+        recipe = ingest_stage.IngestRecipe.model_validate(identity.recipe)
+        made = ingest_stage.read_root(recipe, ingest_stage.Options.model_validate(options), work.path)
         if strict:
             refuse_invalid(Snapshot(work.path))
         return work.commit(made.content_digest, metrics=made.metrics, made_by=made_by(None))
