@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +18,7 @@ from flows.search.layout import PEOPLE_SCHEMA, SOURCES_SCHEMA, Settings
 from flows.search.origin import camera_of
 from flows.search.segments import Part
 from flows.search.sources import Key, Source
-
-if TYPE_CHECKING:
-    from personsearch_core.models.search import PersonSearchNet
+from personsearch_core.models.search import PersonSearchNet
 
 _PART_IMAGES = 8192
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flows.search.collecting import Tally, found_parts
 from flows.search.layout import Settings
@@ -13,9 +12,7 @@ from flows.search.model import load_exported
 from flows.search.segments import Part
 from flows.search.sources import Key, Source
 from flows.stages.dask_clients import dask_client, results_of
-
-if TYPE_CHECKING:
-    from personsearch_core.models.search import PersonSearchNet
+from personsearch_core.models.search import PersonSearchNet
 
 _IMAGES_A_TASK = 64
 

@@ -8,20 +8,17 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING
 
 from flows.search.layout import Settings
 from flows.search.origin import time_in_name, time_taken
 from flows.search.sources import Key, Source
 from flows.search.video import BadVideo, Frame, sampled_frames
 from personsearch_core.data.decoding import read_image
+from personsearch_core.data.network_input import PlacedImage
 from personsearch_core.data.prefetch import decode_threads, in_thread, prefetch
 from personsearch_core.errors import PersonSearchError
+from personsearch_core.models.search import People, PersonSearchNet
 from storage.digests import digest_file
-
-if TYPE_CHECKING:
-    from personsearch_core.data.network_input import PlacedImage
-    from personsearch_core.models.search import People, PersonSearchNet
 
 _FRAMES_AHEAD = 4
 """Decoded frames of a video that wait to be resized."""

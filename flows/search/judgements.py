@@ -11,25 +11,22 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from data_catalog.row_tables import corners
 from flows.errors import ConfigError
+from flows.search.index import Index
 from personsearch_core.evaluation.matching import iou
 from personsearch_core.models.descriptions import first_problem
 from storage import durable
 from storage.locks import exclusive
 from storage.reading import parse_json, read_regular
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from flows.search.index import Index
 
 SUFFIX = ".judgements.jsonl"
 Verdict = Literal["confirmed", "rejected", "withdrawn"]

@@ -12,22 +12,20 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from fastapi import Request
 from PIL import Image, UnidentifiedImageError
 from starlette.requests import ClientDisconnect
 from torch import Tensor
 
+from flows.search.index import Index
 from flows.serving.drawing import Drawn, as_jpeg
 from flows.serving.limits import MEBIBYTE, Limits
 from flows.serving.refusals import Refused
 from personsearch_core.data.decoding import read_image
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.search.people import FoundPeople
-
-if TYPE_CHECKING:
-    from flows.search.index import Index
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF")
 """Pillow reads more, some of them by running other programs."""
