@@ -14,7 +14,6 @@ from flows.cli.json_file import Json, write_json_lines
 from flows.cli.lazy import Lazy, lazy_group
 from flows.cli.options import ConfigsStore, Store, artifact_named, existing_store
 from flows.cli.printing import padded
-from flows.cli.store_gc import gc
 from flows.cli.store_sharing import export_artifacts, import_artifacts, pull, push
 from flows.errors import ConfigError
 from flows.wording import counted, short_name
@@ -29,7 +28,13 @@ from storage.tags import remove_tag, set_tag, tags
 if TYPE_CHECKING:
     from flows.config.models import Config
 
-COMMANDS = {"features": Lazy("flows.cli.features:app", "Cached features: show, verify, export, statistics.")}
+COMMANDS = {
+    "gc": Lazy(
+        "flows.cli.store_gc:gc",
+        "Delete artifacts that no given config, no tag and no running pipeline needs. Lists them first.",
+    ),
+    "features": Lazy("flows.cli.features:app", "Cached features: show, verify, export, statistics."),
+}
 
 app = typer.Typer(
     cls=lazy_group(COMMANDS),
@@ -200,9 +205,6 @@ def untag(
     Example: personsearch store untag release-7 --store STORE
     """
     remove_tag(existing_store(store), tag)
-
-
-app.command("gc")(gc)
 
 
 app.command("push")(push)
