@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -69,24 +69,32 @@ def stage(config: Config, name: str, view: ViewRef) -> Stage:
         options=Options(dask=config.run.dask, workers=config.run.workers).model_dump(mode="json"),
         processors=processors_of(config, several=True),
         resume_point=last_shard,
-        bytes_needed=partial(_bytes_needed, config, people),
+        bytes_needed=partial(bytes_of_people, recipe, people, partial(_bytes_of, config)),
     )
 
 
-def _bytes_needed(
-    config: Config, ref: InputRef, artifacts: Mapping[str, Artifact], store: Store
+def bytes_of_people(
+    recipe: FeaturesRecipe,
+    ref: InputRef,
+    bytes_of: Callable[[int], int],
+    artifacts: Mapping[str, Artifact],
+    store: Store,
 ) -> int | None:
-    """Rows are counted in the snapshot, so this is known before any detector is trained."""
-    from storage.feature_store import features_bytes, stored_row
-
-    recipe = config.features_recipe()
+    """What the features of a view's people take: counted in the snapshot, before any detector is trained."""
     snapshot = artifacts.get(ref.stage)
     if snapshot is None or ref.view is None:
         return None
     people = people_of(ref.view.of(store.here(snapshot).path).boxes, recipe)
-    n_rows = recipe.rows_per_box * pc.sum(people, min_count=0).as_py()
+    return bytes_of(pc.sum(people, min_count=0).as_py())
+
+
+def _bytes_of(config: Config, people: int) -> int:
+    from storage.feature_store import features_bytes, stored_row
+
+    recipe = config.features_recipe()
     shape, codec = recipe.roi.row_shape(config.detector.model.backbone), recipe.codec
-    return features_bytes(n_rows, *stored_row(shape, recipe.dtype, codec.values, codec.channels))
+    row = stored_row(shape, recipe.dtype, codec.values, codec.channels)
+    return features_bytes(recipe.rows_per_box * people, *row)
 
 
 def people_of(boxes: pa.Table, recipe: FeaturesRecipe) -> pa.ChunkedArray:

@@ -7,7 +7,6 @@ test view's queries and ground truth. Nothing can be detected with them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from flows.config.models import Config
 from flows.config.sections import EvaluationSection, ViewRef
 from flows.errors import StageError
 from flows.stages.base import (
-    InputRef,
     Inputs,
     Made,
     Maker,
@@ -37,7 +35,7 @@ from flows.stages.base import (
 )
 from flows.stages.detected_blocks import QUERY, ROWS_SCHEMA, TRUTH
 from flows.stages.detections import ROWS
-from flows.stages.features import FeaturesInputs, people_of
+from flows.stages.features import FeaturesInputs, bytes_of_people, people_of
 from personsearch_core.evaluation.settings import settings_of
 from personsearch_core.recipes import DetectionsRecipe, FeaturesRecipe
 from storage.digests import digest_parts
@@ -52,7 +50,6 @@ from storage.feature_store import (
     write_index,
 )
 from storage.space import require_free_space
-from storage.store import Artifact, Store
 
 VERSION = 1
 _BOX = ["image_id", *COORDINATES]
@@ -76,7 +73,12 @@ def features_stage(config: Config, name: str, view: ViewRef, foreign: ForeignFea
         fixed_inputs={"foreign": foreign.digest},
         options=foreign.model_dump(mode="json"),
         resume_point=last_shard,
-        bytes_needed=partial(_bytes_needed, foreign, recipe, people),
+        bytes_needed=partial(
+            bytes_of_people,
+            recipe,
+            people,
+            lambda n_people: features_bytes(n_people, foreign.maps, foreign.dtype),  # there may be more rows
+        ),
     )
 
 
@@ -94,21 +96,6 @@ def test_stage(config: Config, suffix: str, entry: EvaluationSection, foreign: F
         options=foreign.model_dump(mode="json"),
         resume_point=last_shard,
     )
-
-
-def _bytes_needed(
-    foreign: ForeignFeatures,
-    recipe: FeaturesRecipe,
-    ref: InputRef,
-    artifacts: Mapping[str, Artifact],
-    store: Store,
-) -> int | None:
-    """With one row per box; there may be several."""
-    snapshot = artifacts.get(ref.stage)
-    if snapshot is None or ref.view is None:
-        return None
-    people = people_of(ref.view.of(store.here(snapshot).path).boxes, recipe)
-    return features_bytes(pc.sum(people, min_count=0).as_py(), foreign.maps, foreign.dtype)
 
 
 def make_features(context: StageContext[FeaturesRecipe, FeaturesInputs, ForeignFeatures]) -> Made:
