@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.beside import compare
+from benchmarks.beside import compare, figures_of
 from benchmarks.compiled import measure
 from benchmarks.coordination import measure as measure_coordination
 from benchmarks.extraction import ExtractionBenchmark, measure_extraction
@@ -20,6 +21,7 @@ from benchmarks.reid import ReidBenchmark, Steps, in_turn, measure_reid
 from benchmarks.remote_training import MODEL, measure_remote
 from benchmarks.search import SearchBenchmark, measure_search
 from personsearch_core.recipes import Compute, DetectorModel, RoiRecipe
+from personsearch_core.speed import SpeedRow
 from tests.personsearch_core.training.synthetic_rows import ArrayRows
 
 SMALL = DetectorModel(
@@ -155,3 +157,12 @@ def test_two_versions_are_compared_pair_by_pair() -> None:
     assert [one.name for one in compare("reid", [(_figures(1.0, 1.0), _figures(1.0))])] == ["n0"]
     with pytest.raises(ValueError, match="reid: the other checkout measures none of 2 figures"):
         compare("reid", [(_figures(1.0, 1.0), [])])
+
+
+def test_the_speed_of_two_versions_is_compared_case_by_case() -> None:
+    cases = [
+        SpeedRow("j3", 4, people, seconds, 1.0, 1.0, 1.0, 1.0) for people, seconds in ((5, 2.0), (20, 3.0))
+    ]
+    ours = figures_of("speed", [asdict(case) for case in cases])
+    theirs = figures_of("speed", [asdict(replace(case, seconds=2.0)) for case in cases])
+    assert [one.ratio for one in compare("speed", [(ours, theirs)])] == [1.0, 1.5]
