@@ -215,11 +215,11 @@ app.command("import", hidden=True)(import_artifacts)
 
 def damaged_studies(store: ArtifactStore) -> list[str]:
     """What is wrong with the files of studies and sweeps, by the digests beside them."""
-    found = []
-    for folder in sorted((store.root / ".studies").glob("*")):
-        for problem in problems(folder, listed_files(folder)):
-            found.append(f"{folder.relative_to(store.root)}: {problem}; run the study again")
-    return found
+    return [
+        f"{folder.relative_to(store.root)}: {problem}; run the study again"
+        for folder in sorted((store.root / ".studies").glob("*"))
+        for problem in problems(folder, listed_files(folder))
+    ]
 
 
 def _remove_unused(store: ArtifactStore, entry: Entry) -> None:

@@ -12,7 +12,6 @@ from flows.search.model import load_exported
 from flows.search.segments import Part
 from flows.search.sources import Key, Source
 from flows.stages.dask_clients import dask_client, results_of
-from personsearch_core.models.search import PersonSearchNet
 
 _IMAGES_A_TASK = 64
 
@@ -64,6 +63,5 @@ def _find(
     return done, whole
 
 
-@lru_cache(maxsize=1)
-def _net(model: Path, device: str) -> PersonSearchNet:
-    return load_exported(model, device)
+_net = lru_cache(maxsize=1)(load_exported)
+"""The model in a worker, loaded once."""
