@@ -13,7 +13,6 @@ import typer
 from flows.cli.json_file import Json, write_json
 from flows.cli.options import ConfigsStore, Device, SceneRoots, finite
 from flows.cli.run import Overrides
-from flows.config.devices import device_name
 from flows.errors import ConfigError, missing
 from flows.run.stage_line import stage_line
 from flows.run.stopping import stoppable
@@ -88,7 +87,6 @@ def index(
 
     Example: personsearch index frames video.mp4 --model configs/demo.yaml --out people
     """
-    device_name(device)
     if verify:
         _verify(out)
         return

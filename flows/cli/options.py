@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from flows.config.devices import device_name
 from flows.config.raw import STORE_VARIABLE, given_store
 from flows.config.yaml_text import parse_yaml
 from flows.errors import ConfigError, missing
@@ -41,7 +42,7 @@ ConfigsStore = Annotated[
 ]
 """The option of a command that takes a config, required or optional."""
 
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
+Device = Annotated[str, typer.Option(callback=device_name, help="auto, cpu, cuda, cuda:1 ...")]
 SceneRoots = Annotated[
     list[str] | None,
     typer.Option("--root", metavar="[OLD=]NEW", help="Where scenes are now that were indexed elsewhere."),

@@ -18,7 +18,6 @@ from flows.cli.judge import JudgementsFile, judged_rows
 from flows.cli.options import ConfigsStore, Device, SceneRoots, finite
 from flows.cli.printing import plain_table, whole_lines
 from flows.cli.run import Overrides
-from flows.config.devices import device_name
 from flows.errors import ConfigError, missing
 from flows.search.results import Results, shown_path
 from flows.wording import counted
@@ -115,7 +114,6 @@ def search(
 
     Example: personsearch search configs/demo.yaml FRAMES --query FRAMES/a.jpg --box 127,93,164,183
     """
-    device_name(device)
     for path in query or ():
         if path.is_dir():
             raise ConfigError(f"--query {path}: this is a folder; name an image in it")
