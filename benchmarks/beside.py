@@ -18,11 +18,10 @@ from statistics import median
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from benchmarks.options import chosen, run_script
 from flows.cli.json_file import Json, write_json
-from flows.cli.printing import whole_lines
+from flows.cli.printing import plain_table, whole_lines
 
 HERE = Path(__file__).resolve().parents[1]
 ALLOWED = 1.05
@@ -109,7 +108,7 @@ def figures_of(benchmark: str, written: Any) -> _Figures:
 
 
 def _print(found: Sequence[Compared], pairs: int) -> None:
-    table = Table("benchmark", "what", "how", f"median of {pairs}", "spread of the other", "", box=None)
+    table = plain_table("benchmark", "what", "how", f"median of {pairs}", "spread of the other", "")
     for one in found:
         row = (one.benchmark, one.group, one.name, f"{one.ratio:.3f} x", f"{one.spread:.3f} x")
         table.add_row(*row, "holds" if one.holds else "slower")

@@ -166,7 +166,7 @@ def _write_coco(path: Path, prefix: str, boxes: int, rng: np.random.Generator) -
 def _ingest(work: Path, name: str, *arguments: str) -> dict[str, Any]:
     """The output of `personsearch datasets ingest`, with the wall time and peak memory of its process."""
     out = work / f"{name}.json"
-    command = [PROGRAM, "datasets", "ingest", *arguments, "--store", str(work / "store"), "--json", str(out)]
+    command = [*PROGRAM, "datasets", "ingest", *arguments, "--store", str(work / "store"), "--json", str(out)]
     started = time.perf_counter()
     process = psutil.Popen(command, stdout=subprocess.DEVNULL)
     peak = 0

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
+import torch
 import typer
-from rich.table import Table
+from rich.table import Column
 
 from benchmarks.options import Device, Rounds
 from benchmarks.speed import Backbone
 from flows.cli.json_file import Json, write_json
-from flows.cli.printing import whole_lines
+from flows.cli.printing import plain_table, whole_lines
 from flows.config.devices import torch_device
+from personsearch_core.models.compute import arrange, autocast, prepare
+from personsearch_core.models.detector import build_detector
+from personsearch_core.models.targets import PaddedTargets, Targets, pad_targets
 from personsearch_core.recipes import Compute, DetectorModel, Precision
-
-if TYPE_CHECKING:
-    import torch
-
-    from personsearch_core.models.targets import PaddedTargets
+from personsearch_core.speed import median_times
+from personsearch_core.training.optimisation import build_optimiser, gradient_scaler, take_step
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,12 @@ def compiled(
     console = whole_lines()
     with console.status("compiling and measuring"):
         rows = list(measure(model, compute, on, batch, people, rounds))
-    table = Table(
-        title=f"{backbone}, {size}x{size}, batch {batch}, {precision}, {on}", box=None, pad_edge=False
+    figures = ("eager, images/s", "compiled, images/s", "ratio", "compilation, s")
+    table = plain_table(
+        "",
+        *(Column(figure, justify="right") for figure in figures),
+        title=f"{backbone}, {size}x{size}, batch {batch}, {precision}, {on}",
     )
-    for column in ("", "eager, images/s", "compiled, images/s", "ratio", "compilation, s"):
-        table.add_column(column, justify="right" if column else "left")
     for row in rows:
         table.add_row(
             row.part,
@@ -80,10 +81,6 @@ def measure(
     model: DetectorModel, compute: Compute, device: torch.device, batch: int, people: int, rounds: int
 ) -> Iterator[CompiledRow]:
     """Eager and compiled take turns, on one batch that is in memory; weights are random."""
-    import torch
-
-    from personsearch_core.speed import median_times
-
     images, targets = _batch(model, device, batch, people)
     ways = {"eager": compute, "compiled": compute.model_copy(update={"compile": True})}
     for part, make in (("training", _training), ("inference", _inference)):
@@ -102,10 +99,6 @@ def measure(
 def _batch(
     model: DetectorModel, device: torch.device, batch: int, people: int
 ) -> tuple[torch.Tensor, PaddedTargets]:
-    import torch
-
-    from personsearch_core.models.targets import Targets, pad_targets
-
     generator = torch.Generator().manual_seed(0)
     shape = (batch, 3, model.image_height, model.image_width)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
@@ -123,10 +116,6 @@ def _training(
     model: DetectorModel, compute: Compute, images: torch.Tensor, targets: PaddedTargets
 ) -> Callable[[], object]:
     """Forward, backward and optimiser, as `train_detector` runs them."""
-    from personsearch_core.models.compute import arrange, autocast, prepare
-    from personsearch_core.models.detector import build_detector
-    from personsearch_core.training.optimisation import build_optimiser, gradient_scaler, take_step
-
     device = images.device
     detector = prepare(build_detector(model).to(device).train(), compute, cuda_graphs=("losses_graph",))
     optimiser = build_optimiser(
@@ -147,11 +136,6 @@ def _inference(
     model: DetectorModel, compute: Compute, images: torch.Tensor, targets: PaddedTargets
 ) -> Callable[[], object]:
     """Up to the detections of each image, suppression included."""
-    import torch
-
-    from personsearch_core.models.compute import arrange, autocast, prepare
-    from personsearch_core.models.detector import build_detector
-
     detector = prepare(
         build_detector(model).to(images.device).eval(), compute, cuda_graphs=("candidates_graph",)
     )

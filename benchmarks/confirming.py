@@ -24,6 +24,7 @@ import typer
 import yaml
 
 from benchmarks.options import PROGRAM, Work, run_script
+from data_catalog.row_tables import COORDINATES
 from data_catalog.snapshot import Snapshot
 from flows.cli.json_file import Json, write_json
 from flows.config.loading import load_config
@@ -51,7 +52,6 @@ DEMO = Path(__file__).parents[1] / "configs" / "demo.yaml"
 DATASET = "scenes"
 _LOOKED_AT = 20
 """Matches that the user looks at, per search."""
-_CORNERS = ("x1", "y1", "x2", "y2")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Scenes:
 
 
 def corners(row: dict[str, Any]) -> list[float]:
-    return [row[name] for name in _CORNERS]
+    return [row[name] for name in COORDINATES]
 
 
 def read_scenes(config: Config) -> Scenes:
@@ -82,8 +82,8 @@ def read_scenes(config: Config) -> Scenes:
     snapshot = Snapshot(snapshots.artifact(DATASET).path)
     images = snapshot.table("images", ["image_id", "rel_path", "split"]).to_pylist()
     frames = {each["image_id"]: each["rel_path"] for each in images if each["split"] == "test"}
-    boxes = snapshot.table("boxes", ["image_id", "person_id", *_CORNERS]).to_pylist()
-    queries = snapshot.table("queries", ["image_id", "person_id", *_CORNERS]).to_pylist()
+    boxes = snapshot.table("boxes", ["image_id", "person_id", *COORDINATES]).to_pylist()
+    queries = snapshot.table("queries", ["image_id", "person_id", *COORDINATES]).to_pylist()
     assert all(path == f"frames/{image}" for image, path in frames.items())
     return Scenes(
         Path(config.datasets[DATASET].root) / "frames",
@@ -131,7 +131,7 @@ def train_again(work: Path, scenes: Scenes) -> Path:
     config = load_config(DEMO, ())
 
     def run(*words: object) -> None:
-        subprocess.run([PROGRAM, *map(str, words)], check=True)
+        subprocess.run([*PROGRAM, *map(str, words)], check=True)
 
     options = ("--option", "person_id=person_id", "--option", "camera_id=cam_id")
     where = ("--store", config.store)

@@ -53,7 +53,7 @@ def measure(work: Path, train: list[str], steps: int) -> dict[str, float]:
     name = "-".join(train)
     path, results = work / f"{name}.yaml", work / f"{name}.json"
     path.write_text(yaml.safe_dump(config(work, train, steps)))
-    command = [PROGRAM, "run", str(path), "--json", str(results)]
+    command = [*PROGRAM, "run", str(path), "--json", str(results)]
     subprocess.run(command, check=True)
     found: dict[str, float] = json.loads(results.read_text())["results"]
     return found

@@ -13,6 +13,12 @@ PERSON = np.array([80.0, 200.0])
 """Width and height of every box, in pixels."""
 
 
+def photograph(generator: np.random.Generator, width: int, height: int) -> Image.Image:
+    """Noise with the detail of photographs."""
+    coarse = generator.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
 def draw_scenes(folder: Path, count: int, *, width: int, height: int, people: int) -> list[Scene]:
     """JPEG files with the detail of photographs and random boxes, each with its own identity."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -20,10 +26,9 @@ def draw_scenes(folder: Path, count: int, *, width: int, height: int, people: in
     scenes = []
     for number in range(count):
         path = folder / f"{number:05d}.jpg"
-        coarse = generator.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+        image = photograph(generator, width, height)
         corners = generator.uniform(0, 1, (people, 2)) * (np.array([width, height]) - PERSON)
         if not path.exists():
-            image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
             image.save(path, quality=90)
         names = tuple(f"{path.stem}-{person}" for person in range(people))
         scenes.append(

@@ -27,16 +27,13 @@ from typing import Annotated, Any
 from xml.etree import ElementTree
 
 import typer
-from rich.table import Table
 
-from benchmarks.options import Device, Work, chosen, run_script
+from benchmarks.options import PROGRAM, Device, Work, chosen, run_script
 from flows.cli.json_file import STANDARD_OUTPUT, Json, write_json
-from flows.cli.printing import whole_lines
+from flows.cli.printing import plain_table, whole_lines
 from flows.config.devices import torch_device
 
 HERE = Path(__file__).resolve().parents[1]
-PROGRAM = [sys.executable, "-m", "flows.cli.main"]
-"""The command line of this checkout, which need not be installed."""
 RECORDED = {"training": 145.0, "inference": 296.0}
 """Images per second of the quickest way on the H200, 2026-11-26: see docs/benchmarks.md."""
 PROMISED = {"training": 2.0, "inference": 3.0}
@@ -226,7 +223,7 @@ def _recorded(file: Path, device: str) -> list[CheckedFigure]:
 
 
 def _print(rows: Sequence[CheckedFigure], title: str) -> None:
-    table = Table("part", "what", "figure", "promised", "", title=title, box=None, pad_edge=False)
+    table = plain_table("part", "what", "figure", "promised", "", title=title)
     for row in rows:
         kept = "" if row.holds is None else "holds" if row.holds else "missed"
         table.add_row(row.part, row.what, row.figure, row.promised, kept)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import yaml
-from PIL import Image
 
+from benchmarks.drawing import photograph
 from flows.config.loading import load_config
 from flows.plan.states import Planned, resolve
 from flows.run.making import make_in_process
@@ -81,11 +80,7 @@ class GrowingScenes:
         if not drawn.exists():
             drawn.parent.mkdir(exist_ok=True)
             generator = np.random.default_rng(number % DRAWN_IMAGES)
-            coarse = generator.integers(0, 256, (self.height // 8, self.width // 8, 3), dtype=np.uint8)
-            encoded = io.BytesIO()
-            picture = Image.fromarray(coarse).resize((self.width, self.height), Image.Resampling.BICUBIC)
-            picture.save(encoded, "JPEG", quality=90)
-            drawn.write_bytes(encoded.getvalue())
+            photograph(generator, self.width, self.height).save(drawn, quality=90)
         plain, comment = drawn.read_bytes(), name.encode()
         return plain[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + plain[2:]
 

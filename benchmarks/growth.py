@@ -18,7 +18,7 @@ from benchmarks.extraction import MODEL, PEOPLE, ExtractionBenchmark, measure_ex
 from benchmarks.growing import GrowingScenes, Timed, make_stages, write_config
 from benchmarks.options import VAR, Folder, temporary_folder
 from flows.cli.json_file import Json, write_json
-from flows.cli.printing import whole_lines
+from flows.cli.printing import plain_table, whole_lines
 from flows.run.template import TEMPLATE
 from personsearch_core.models.detector import Detector, build_detector
 from personsearch_core.pooling.detections import detect_scenes
@@ -129,7 +129,7 @@ def growth(
 
 def _table(found: Mapping[str, Any]) -> Table:
     columns = ("stage", "images", "new", "rows", "taken", "from scratch", "grown", "ratio", "promised", "")
-    table = Table(*columns, box=None, pad_edge=False)
+    table = plain_table(*columns)
     for kind, stage in found["stages"].items():
         kept = stage["ratio"] <= AT_MOST and stage["digests_equal"]
         table.add_row(

@@ -19,8 +19,8 @@ Work = Annotated[
 ]
 
 VAR = Path("var")
-PROGRAM = str(Path(sys.executable).with_name("personsearch"))
-"""The installed command."""
+PROGRAM = (sys.executable, "-m", "flows.cli.main")
+"""The command line of this checkout, which need not be installed."""
 
 
 @contextmanager

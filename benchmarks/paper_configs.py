@@ -80,7 +80,7 @@ def measure(work: Path, name: str) -> list[dict[str, Any]]:
     """Run one config up to its re-ID training; returns its stages with their cost."""
     results = work / f"{name}.json"
     command = [
-        PROGRAM,
+        *PROGRAM,
         *("run", str(CONFIGS / f"{name}.yaml"), "--json", str(results)),
         *(word for override in _overrides(name) for word in ("--set", override)),
         *("--until", "reid" if name.startswith("reid") else "detector"),

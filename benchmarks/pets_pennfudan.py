@@ -222,7 +222,7 @@ def make(work: Path, seeds: Sequence[int], say: Callable[[str], None] = print) -
     for title, config in CONFIGS.items():
         for seed in seeds:
             outcome = work / f"{config.stem}-{seed}.json"
-            command = [PROGRAM, "run", str(config)]
+            command = [*PROGRAM, "run", str(config)]
             command += ["--store", str(store), "--json", str(outcome)]
             command += ["--set", f"detector.seed={seed}", "--set", f"reid.seed={seed}"]
             subprocess.run(command, check=True, env=environment)

@@ -15,7 +15,6 @@ import re
 import resource
 import statistics
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +25,7 @@ import pyarrow.parquet as pq
 import typer
 
 from benchmarks.drawn_galleries import DIMENSIONS, prw_like
-from benchmarks.options import run_script
+from benchmarks.options import PROGRAM, run_script
 from flows.cli.json_file import Json, write_json
 from personsearch_core.evaluation.records import Detections, FloatArray, GroundTruth, IntArray, Queries
 from personsearch_core.evaluation.tables import BOX
@@ -102,7 +101,7 @@ def command(options: list[str], out: Path) -> tuple[float, dict[str, Any]]:
     """CPU seconds of one command, and its numbers."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", "score", "prw", *options, "--json", str(out)],
+        [*PROGRAM, "score", "prw", *options, "--json", str(out)],
         check=True,
         stdout=subprocess.DEVNULL,
     )

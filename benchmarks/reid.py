@@ -74,6 +74,22 @@ class ReidBenchmark:
     model: DetectorModel = MODEL
     """Provides the blocks of the branch; its input size is that of the images."""
 
+    @classmethod
+    def chosen(
+        cls, rows: int, batch: int, rounds: int, device: str, model: DetectorModel = MODEL
+    ) -> ReidBenchmark:
+        """As options give it. Raises BadParameter for a batch that does not fit."""
+        if batch % 4 or 2 * batch > rows:
+            raise typer.BadParameter(
+                f"{batch} must be a multiple of four, and at most half of the {rows} rows"
+            )
+        return cls(rows, batch, rounds, torch_device(device), model)
+
+    @property
+    def settings(self) -> dict[str, int | str]:
+        """What the figures were measured with."""
+        return {"rows": self.rows, "batch": self.batch, "rounds": self.rounds, "device": str(self.device)}
+
 
 def measure_reid(folder: Path, size: ReidBenchmark) -> Iterator[Measurement]:
     """Yield all figures; `folder` holds a store and images of some hundred MiB."""
@@ -305,10 +321,6 @@ def reid(
 
     Example: personsearch benchmark reid --rounds 3
     """
-    if batch % 4 or 2 * batch > rows:
-        raise typer.BadParameter(f"{batch} must be a multiple of four, and at most half of the {rows} rows")
-    on = torch_device(device)
-    size = ReidBenchmark(rows, batch, rounds, on)
+    size = ReidBenchmark.chosen(rows, batch, rounds, device)
     with temporary_folder("reid", folder) as temporary:
-        settings = {"rows": rows, "batch": batch, "rounds": rounds, "device": str(on)}
-        report(measure_reid(temporary, size), settings, json_file)
+        report(measure_reid(temporary, size), size.settings, json_file)

@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -23,7 +22,6 @@ from benchmarks.range_server import serve
 from benchmarks.reid import ReidBenchmark, Steps, in_turn, write_random_features
 from benchmarks.timing import Measurement, medians_in_turn, report, seconds_of
 from flows.cli.json_file import Json
-from flows.config.devices import torch_device
 from personsearch_core.models.compute import quickest_compute
 from personsearch_core.recipes import DetectorModel, RoiRecipe
 from personsearch_core.training.row_batches import RowsReadAhead
@@ -39,19 +37,9 @@ ROI = RoiRecipe(variant="j3", roi_scale=0.5)
 """The demo's: small enough that a step on a CPU does not hide how long rows take."""
 
 
-@dataclass(frozen=True)
-class RemoteBenchmark:
-    """The size of the store and of a batch, and the number of epochs that are timed."""
-
-    rows: int
-    batch: int
-    rounds: int
-    device: torch.device
-
-
-def measure_remote(folder: Path, size: RemoteBenchmark) -> Iterator[Measurement]:
+def measure_remote(folder: Path, size: ReidBenchmark) -> Iterator[Measurement]:
     """Yield all figures; the empty `folder` holds the store and copies of its shards."""
-    shape = ROI.row_shape(MODEL.backbone)
+    shape = ROI.row_shape(size.model.backbone)
     require_free_space(folder, 3 * features_bytes(size.rows, shape), what="the benchmark")
     path = folder / "store"
     write_random_features(path, size.rows, shape)
@@ -75,7 +63,7 @@ def measure_remote(folder: Path, size: RemoteBenchmark) -> Iterator[Measurement]
 
 
 def _reading(
-    size: RemoteBenchmark, disk: FeatureReader, remote: FeatureReader, bounded: FeatureReader
+    size: ReidBenchmark, disk: FeatureReader, remote: FeatureReader, bounded: FeatureReader
 ) -> Iterator[Measurement]:
     """Epochs without a training step: nothing hides how long rows take."""
     epochs = {"disk": disk, "remote": remote, "bounded": bounded}
@@ -96,13 +84,12 @@ def _reading(
         yield Measurement("reading", what, seconds[name], size.rounds, ratio, "x disk", at_least=minimum)
 
 
-def _training(size: RemoteBenchmark, disk: FeatureReader, remote: FeatureReader) -> Iterator[Measurement]:
+def _training(size: ReidBenchmark, disk: FeatureReader, remote: FeatureReader) -> Iterator[Measurement]:
     """Steps of a branch, after the first epoch."""
-    of_steps = ReidBenchmark(size.rows, size.batch, size.rounds, size.device, MODEL)
     with ExitStack() as opened:
         steps = {
             name: opened.enter_context(
-                closing(Steps(of_steps, reader, "j3", quickest_compute(size.device), memory=False))
+                closing(Steps(size, reader, "j3", quickest_compute(size.device), memory=False))
             )
             for name, reader in (("disk", disk), ("remote", remote))
         }
@@ -118,7 +105,7 @@ def _training(size: RemoteBenchmark, disk: FeatureReader, remote: FeatureReader)
 class _Epochs:
     """Every row once per call, in random batches, read ahead as training reads them."""
 
-    def __init__(self, size: RemoteBenchmark, reader: FeatureReader) -> None:
+    def __init__(self, size: ReidBenchmark, reader: FeatureReader) -> None:
         self._size = size
         self._batches = RowsReadAhead(reader, size.batch, torch.device("cpu"))
         self._rng = np.random.default_rng(1)
@@ -144,9 +131,6 @@ def remote(
 
     Example: personsearch benchmark remote --rows 4096
     """
-    if batch % 4 or 2 * batch > rows:
-        raise typer.BadParameter(f"{batch} must be a multiple of four, and at most half of the {rows} rows")
-    on = torch_device(device)
+    size = ReidBenchmark.chosen(rows, batch, rounds, device, MODEL)
     with temporary_folder("remote", folder) as temporary:
-        settings = {"rows": rows, "batch": batch, "rounds": rounds, "device": str(on)}
-        report(measure_remote(temporary, RemoteBenchmark(rows, batch, rounds, on)), settings, json_file)
+        report(measure_remote(temporary, size), size.settings, json_file)

@@ -20,6 +20,7 @@ import typer
 from benchmarks.drawing import draw_scenes
 from benchmarks.options import VAR, Device, Folder, Rounds, temporary_folder
 from benchmarks.timing import Measurement, medians_in_turn, report, seconds_of
+from data_catalog.row_tables import COORDINATES
 from flows.cli.json_file import Json
 from flows.config.devices import torch_device
 from flows.search import build_index, open_index
@@ -98,7 +99,7 @@ def draw_index(folder: Path, people: int) -> None:
     source = np.arange(people) // PEOPLE_PER_IMAGE
     images = int(source[-1]) + 1
     names = pa.array([f"camera{number % 2}/{number:08d}.jpg" for number in range(images)])
-    boxes = {name: generator.uniform(0, 1000, people).astype(np.float32) for name in ("x1", "y1", "x2", "y2")}
+    boxes = {name: generator.uniform(0, 1000, people).astype(np.float32) for name in COORDINATES}
     columns = {
         "source": pa.array(source, pa.int32()),
         "place": pa.array(np.zeros(people), pa.int16()),

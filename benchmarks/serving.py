@@ -7,7 +7,6 @@ import random
 import re
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -24,7 +23,7 @@ import psutil
 import typer
 
 from benchmarks import hostile
-from benchmarks.options import Device
+from benchmarks.options import PROGRAM, Device
 from benchmarks.timing import Measurement, report
 from flows.cli.json_file import Json
 from flows.errors import ConfigError
@@ -64,7 +63,7 @@ def running_server(index: Path, device: str) -> Iterator[RunningServer]:
     """Start it on a free port, with judgements that are thrown away, and watch its memory."""
     with tempfile.TemporaryDirectory() as folder:
         words = ("serve", index, "--port", 0, "--device", device, "--judgements", Path(folder) / "j.jsonl")
-        command = [sys.executable, "-m", "flows.cli.main", *map(str, words)]
+        command = [*PROGRAM, *map(str, words)]
         process = psutil.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             found = re.search(r"http://\S+(?=/)", process.stdout.readline())

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from benchmarks.options import Device, Rounds, chosen, numbers
 from flows.cli.json_file import Json, write_json
-from flows.cli.printing import whole_lines
+from flows.cli.printing import plain_table, whole_lines
 from flows.config.devices import torch_device
 from personsearch_core.recipes import Compute, DetectorModel, Precision, Variant
-
-if TYPE_CHECKING:
-    from personsearch_core.speed import SpeedRow
+from personsearch_core.speed import SpeedRow, measure_speed
 
 Backbone = Literal["resnet18", "resnet34", "resnet50"]
 
@@ -37,8 +35,6 @@ def speed(
 
     Example: personsearch benchmark speed --variants disj,j3 --images 1 --people 20
     """
-    from personsearch_core.speed import measure_speed
-
     known: tuple[Variant, ...] = get_args(Variant)
     wanted = chosen("--variants", variants, known)
     on = torch_device(device)
@@ -67,10 +63,9 @@ def speed(
 
 
 def _table(rows: list[SpeedRow], title: str) -> Table:
-    table = Table(title=f"{title}; times in ms", box=None, pad_edge=False)
     columns = ("images", "people", "", "ms/person", "detector", "branch", "x Disj", "bound", "of bound")
-    for column in (*columns, "paper x", "paper ms"):
-        table.add_column(column, justify="right")
+    names = (*columns, "paper x", "paper ms")
+    table = plain_table(*(Column(name, justify="right") for name in names), title=f"{title}; times in ms")
     for row in rows:
         table.add_row(
             str(row.images),

@@ -9,10 +9,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rich.table import Table
-
 from flows.cli.json_file import write_json
-from flows.cli.printing import whole_lines
+from flows.cli.printing import plain_table, whole_lines
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def medians_in_turn(
 def report(measurements: Iterable[Measurement], settings: Mapping[str, Any], json_file: Path | None) -> None:
     """Print the figures; with `json_file`, also write them there, with their settings."""
     console = whole_lines()
-    table = Table("what", "how", "median", "figure", "promised", "", box=None, pad_edge=False)
+    table = plain_table("what", "how", "median", "figure", "promised", "")
     found = []
     with console.status("measuring"):
         for one in measurements:

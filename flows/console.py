@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.text import Text
 
 told = logging.getLogger("flows.console")
 """Lines for whoever runs a command; everything else that is logged below a warning is for --verbose."""
@@ -73,8 +72,12 @@ def live(line: Callable[[], str]) -> Iterator[None]:
     """
     if is_terminal():
         from rich.live import Live
+        from rich.text import Text
 
-        with Live(_Line(line), console=terminal(), refresh_per_second=4, transient=True):
+        def cut() -> Text:
+            return Text(line(), no_wrap=True, overflow="ellipsis")
+
+        with Live(get_renderable=cut, console=terminal(), refresh_per_second=4, transient=True):
             yield
         return
     ended = threading.Event()
@@ -100,15 +103,3 @@ def busy(what: str) -> Iterator[None]:
     started = time.monotonic()
     with live(lambda: f"{what}, {time.monotonic() - started:.0f} s"):
         yield
-
-
-class _Line:
-    """A renderable that asks for its text each time it is drawn, cut to the terminal's width."""
-
-    def __init__(self, line: Callable[[], str]) -> None:
-        self._line = line
-
-    def __rich__(self) -> Text:
-        from rich.text import Text
-
-        return Text(self._line(), no_wrap=True, overflow="ellipsis")

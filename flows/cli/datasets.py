@@ -16,10 +16,13 @@ from data_catalog.catalog import Catalog
 from data_catalog.counts import nested
 from data_catalog.decode_checks import faults_in_short, memory_of, undecodable_images, undecodable_rejects
 from data_catalog.errors import CatalogError, UnknownImage
+from data_catalog.image_ids import find_images
 from data_catalog.ingest import refuse_invalid
 from data_catalog.layouts import fitting_adapter
 from data_catalog.outcome import refuse_outcome
+from data_catalog.skeleton import write_skeleton
 from data_catalog.snapshot import Snapshot, counts_found, image_digests, ingest_findings
+from data_catalog.statistics import statistics
 from data_catalog.validation import damaged_rows, published_findings
 from flows.cli.check import check
 from flows.cli.datasets_export import croissant, export
@@ -173,8 +176,6 @@ def stats(
 
     Example: personsearch datasets stats prw --store STORE --html stats.html
     """
-    from data_catalog.statistics import statistics
-
     name = argument(name, name_option, "--name", "datasets stats NAME")
     if root is not None and not root.is_dir():
         raise ConfigError(f"--root: {missing(root, 'folder')}")
@@ -231,8 +232,6 @@ def images(
 
     Example: personsearch datasets images prw --store STORE --split test --like c1s1
     """
-    from data_catalog.image_ids import find_images
-
     found = find_images(open_catalog(chosen_store(store))[name].snapshot, split, like)
     write_json(json_file, found.to_pylist())
     for image_id in found["image_id"].to_pylist():
@@ -290,8 +289,6 @@ def new(
 
     Example: personsearch datasets new street-cams
     """
-    from data_catalog.skeleton import write_skeleton
-
     target = folder or Path(name)
     for path in write_skeleton(target, name):
         typer.echo(f"wrote {path}")
@@ -314,24 +311,12 @@ def _refuse_undecodable(snapshot: Snapshot, root: Path, store: ArtifactStore) ->
         )
 
 
-class _NoReporter:
-    """Reports nothing: an ingest in this process takes seconds."""
-
-    def progress(self, done: int, total: int, **metrics: float) -> None:
-        return None
-
-    def should_stop(self) -> bool:
-        return False
-
-
 def _make(store: ArtifactStore, identity: Identity, options: Any, *, strict: bool) -> Artifact:
     with store.making(identity) as work:
         if work.made is not None:
             return work.made
-        context = ingest_stage.MAKER.context(
-            identity.recipe, {}, options, work=work.path, reporter=_NoReporter()
-        )
-        made = ingest_stage.read_root(context)
+        recipe = ingest_stage.IngestRecipe.model_validate(identity.recipe)
+        made = ingest_stage.read_root(recipe, ingest_stage.Options.model_validate(options), work.path)
         if strict:
             refuse_invalid(Snapshot(work.path))
         return work.commit(made.content_digest, metrics=made.metrics, made_by=made_by(None))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import typer
 
 from data_catalog.catalog import Catalog
+from data_catalog.exchange.coco import export_coco, export_coco_folder
+from data_catalog.exchange.parts import Exported, ExportPart, parts_of
+from data_catalog.views import View
 from flows.cli.json_file import Json, to_write, write_json
 from flows.cli.new_folder import new_folder
 from flows.cli.options import Store, chosen_store
@@ -18,11 +21,6 @@ from flows.plan.catalog import StoreSnapshots
 from flows.wording import counted
 from storage.durable import flush
 from storage.opening import open_store
-
-if TYPE_CHECKING:
-    from data_catalog.exchange.parts import Exported, ExportPart
-    from data_catalog.views import View
-
 
 Layout = Literal["coco", "fiftyone", "yolo", "mot"]
 Images = Literal["link", "copy", "none"]
@@ -59,15 +57,11 @@ def export(
     snapshots = StoreSnapshots(open_store(chosen_store(store)))
     views = _views(Catalog(snapshots), view, root or [""] * len(view))
     if is_file:
-        from data_catalog.exchange.coco import export_coco
-
         prefixes = [given for _, given in views] if any(root) else None
         exported = export_coco([each for each, _ in views], out, roots=prefixes)
         flush(out)
         flush(out.absolute().parent)
     else:
-        from data_catalog.exchange.parts import parts_of
-
         roots = [Path(given) if given else snapshots.root(each.snapshot.name) for each, given in views]
         parts = parts_of([each for each, _ in views], roots)
         with new_folder(out, "OUT") as folder:
@@ -82,8 +76,6 @@ def export(
 
 def _views(catalog: Catalog, texts: Sequence[str], roots: Sequence[str]) -> list[tuple[View, str]]:
     """The view of each split that --view names, with its --root."""
-    from data_catalog.views import View
-
     found = []
     for text, root in zip(texts, roots, strict=True):
         dataset, _, split = text.rpartition("/")
@@ -98,7 +90,6 @@ def _views(catalog: Catalog, texts: Sequence[str], roots: Sequence[str]) -> list
 
 
 def _export_folder(layout: Layout, parts: Sequence[ExportPart], folder: Path, images: Images) -> Exported:
-    from data_catalog.exchange.coco import export_coco_folder
     from data_catalog.exchange.mot import export_mot
     from data_catalog.exchange.yolo import export_yolo
 

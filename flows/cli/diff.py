@@ -9,7 +9,11 @@ import typer
 
 from flows.cli.json_file import Json, to_write, write_json
 from flows.cli.options import ConfigsStore, existing_store
-from flows.cli.slots import Parallel
+from flows.cli.slots import Parallel, slots
+from flows.console import told
+from flows.errors import ConfigError
+from flows.run.stopping import sigterm_as_interrupt
+from storage import durable
 
 if TYPE_CHECKING:
     from flows.compare.attribution import Attribution, Replays
@@ -53,7 +57,6 @@ def diff(
     from flows.compare.differences import difference
     from flows.compare.history import History
     from flows.compare.sides import find_side, is_config
-    from flows.errors import ConfigError
 
     if dry_run and not attribute:
         raise ConfigError("--dry-run goes with --attribute: a comparison alone builds nothing")
@@ -79,7 +82,6 @@ def diff(
     if html is not None:
         from flows.report.diff_page import render_diff  # loads matplotlib
         from flows.report.moved_queries import draw_moved
-        from storage import durable
 
         moved = [draw_moved(test, sides[0], sides[1], opened) for test in found.tests]
         durable.write(html.absolute(), render_diff(found, explained, moved), lasting=False)
@@ -106,10 +108,6 @@ def _show_plan(replays: Replays) -> dict[str, object]:
 
 
 def _run(replays: Replays, parallel: int | None) -> Attribution:
-    from flows.cli.slots import slots
-    from flows.console import told
-    from flows.run.stopping import sigterm_as_interrupt
-
     first = next(iter(replays.members.values()))
     places = slots(parallel, replays.loader.load(first).config.run)
     with sigterm_as_interrupt():

@@ -54,19 +54,18 @@ def forget(
 
     Example: personsearch forget --person prw/479 --config configs/demo.yaml
     """
-    from flows.forget.forgetting import forget as do_forget
-    from flows.forget.forgetting import plan_forgetting
+    from flows.forget import forgetting
     from flows.forget.subject import subjects_of
 
     subjects = subjects_of(person or (), image or ())
     opened = existing_store(store, *(config or ()))
-    planned = plan_forgetting(opened, subjects, config or ())
+    planned = forgetting.plan_forgetting(opened, subjects, config or ())
     _print_plan(planned)
     if plan:
         _print_models(planned)
         typer.echo("nothing was changed: leave --plan out to forget them")
         return
-    forgot = do_forget(opened, planned, index or ())
+    forgot = forgetting.forget(opened, planned, index or ())
     _print_end(forgot)
     _print_models(planned)
     if forgot.after:

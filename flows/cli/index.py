@@ -13,8 +13,8 @@ import typer
 from flows.cli.json_file import Json, write_json
 from flows.cli.options import ConfigsStore, Device, SceneRoots, finite
 from flows.cli.run import Overrides
-from flows.config.devices import device_name
 from flows.errors import ConfigError, missing
+from flows.run.stage_line import stage_line
 from flows.run.stopping import stoppable
 from flows.wording import counted
 
@@ -87,7 +87,6 @@ def index(
 
     Example: personsearch index frames video.mp4 --model configs/demo.yaml --out people
     """
-    device_name(device)
     if verify:
         _verify(out)
         return
@@ -131,8 +130,6 @@ def index(
 @contextmanager
 def progress_line() -> Iterator[Progress]:
     """Progress of an index, with images per second."""
-    from flows.run.stage_line import stage_line
-
     with stage_line("index") as line:
         yield lambda done, total, rate: line.update(done, total, images_per_second=rate)
 

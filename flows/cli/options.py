@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from flows.config.devices import device_name
 from flows.config.raw import STORE_VARIABLE, given_store
+from flows.config.yaml_text import parse_yaml
 from flows.errors import ConfigError, missing
+from storage.errors import StorageError
 
 if TYPE_CHECKING:
     from data_catalog.rules import Rules
@@ -39,7 +42,7 @@ ConfigsStore = Annotated[
 ]
 """The option of a command that takes a config, required or optional."""
 
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
+Device = Annotated[str, typer.Option(callback=device_name, help="auto, cpu, cuda, cuda:1 ...")]
 SceneRoots = Annotated[
     list[str] | None,
     typer.Option(
@@ -115,7 +118,6 @@ def artifact_named(store: ArtifactStore, name: str, entries: Iterable[Entry] | N
 
     Raises ConfigError, with the command that lists what there is, when it is none or several.
     """
-    from storage.errors import StorageError
     from storage.listing import list_entries, resolve_name
 
     try:
@@ -155,7 +157,6 @@ def parse_rules(queries: str | None, splits: str | None) -> Rules:
 
     from data_catalog.rules import Rules
     from flows.config.problems import explain_problems
-    from flows.config.yaml_text import parse_yaml
 
     given = {}
     for name, text in (("queries", queries), ("splits", splits)):

@@ -18,14 +18,13 @@ from flows.cli.judge import JudgementsFile, judged_rows
 from flows.cli.options import ConfigsStore, Device, SceneRoots, finite
 from flows.cli.printing import plain_table, whole_lines
 from flows.cli.run import Overrides
-from flows.config.devices import device_name
 from flows.errors import ConfigError, missing
+from flows.search.results import Results, shown_path
 from flows.wording import counted
 
 if TYPE_CHECKING:
     from flows.search.index import Index
     from flows.search.judgements import Judged
-    from flows.search.results import Results
 
 
 def search(
@@ -115,7 +114,6 @@ def search(
 
     Example: personsearch search configs/demo.yaml FRAMES --query FRAMES/a.jpg --box 127,93,164,183
     """
-    device_name(device)
     for path in query or ():
         if path.is_dir():
             raise ConfigError(f"--query {path}: this is a folder; name an image in it")
@@ -223,8 +221,6 @@ def _on_the_fly(
 
 
 def _show(results: Results, index: Index) -> None:
-    from flows.search.results import shown_path
-
     if results.choices:
         table = plain_table("person", "score", "box")
         for person in results.choices:

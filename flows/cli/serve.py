@@ -10,7 +10,6 @@ import typer
 from flows.cli.index import root_paths
 from flows.cli.judge import JudgementsFile, judgements_of
 from flows.cli.options import Device, SceneRoots
-from flows.config.devices import device_name
 
 
 def serve(
@@ -38,7 +37,6 @@ def serve(
     """
     from flows.serving.running import chosen_token, run
 
-    device_name(device)
     run(
         index,
         judgements_of(index, judgements),

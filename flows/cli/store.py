@@ -14,7 +14,6 @@ from flows.cli.json_file import Json, write_json_lines
 from flows.cli.lazy import Lazy, lazy_group
 from flows.cli.options import ConfigsStore, Store, artifact_named, existing_store
 from flows.cli.printing import padded
-from flows.cli.store_gc import gc
 from flows.cli.store_sharing import export_artifacts, import_artifacts, pull, push
 from flows.errors import ConfigError
 from flows.wording import counted, short_name
@@ -29,7 +28,13 @@ from storage.tags import remove_tag, set_tag, tags
 if TYPE_CHECKING:
     from flows.config.models import Config
 
-COMMANDS = {"features": Lazy("flows.cli.features:app", "Cached features: show, verify, export, statistics.")}
+COMMANDS = {
+    "gc": Lazy(
+        "flows.cli.store_gc:gc",
+        "Delete artifacts that no given config, no tag and no running pipeline needs. Lists them first.",
+    ),
+    "features": Lazy("flows.cli.features:app", "Cached features: show, verify, export, statistics."),
+}
 
 app = typer.Typer(
     cls=lazy_group(COMMANDS),
@@ -202,9 +207,6 @@ def untag(
     remove_tag(existing_store(store), tag)
 
 
-app.command("gc")(gc)
-
-
 app.command("push")(push)
 app.command("pull")(pull)
 app.command("export", hidden=True)(export_artifacts)
@@ -213,11 +215,11 @@ app.command("import", hidden=True)(import_artifacts)
 
 def damaged_studies(store: ArtifactStore) -> list[str]:
     """What is wrong with the files of studies and sweeps, by the digests beside them."""
-    found = []
-    for folder in sorted((store.root / ".studies").glob("*")):
-        for problem in problems(folder, listed_files(folder)):
-            found.append(f"{folder.relative_to(store.root)}: {problem}; run the study again")
-    return found
+    return [
+        f"{folder.relative_to(store.root)}: {problem}; run the study again"
+        for folder in sorted((store.root / ".studies").glob("*"))
+        for problem in problems(folder, listed_files(folder))
+    ]
 
 
 def _remove_unused(store: ArtifactStore, entry: Entry) -> None:

@@ -6,13 +6,14 @@ import shlex
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from flows.cli.options import ConfigsStore, chosen_store, existing_store
 from flows.errors import ConfigError
-from flows.run.records import RUN_NAME, RunRecord
+from flows.run.reach import InUse, Reach, last_users, reached_by
+from flows.run.records import RUN_NAME, RunRecord, find_record
 from flows.wording import counted, short_name
 from storage.gc import Garbage, collect, find_garbage
 from storage.listing import no_collections
@@ -20,9 +21,6 @@ from storage.space import in_units
 from storage.store import Store as ArtifactStore
 from storage.tags import tags
 from storage.urls import is_remote
-
-if TYPE_CHECKING:
-    from flows.run.reach import Reach
 
 YOUNG_HOURS = 24.0
 
@@ -60,8 +58,6 @@ def gc(
 
     Example: personsearch store gc --keep configs/demo.yaml --delete
     """
-    from flows.run.reach import InUse, last_users
-
     place = chosen_store(store, *(Path(name) for name in keep or () if not RUN_NAME.fullmatch(name)))
     opened = existing_store(place)
     hours = min_age if min_age is not None else YOUNG_HOURS if is_remote(place) else 0.0
@@ -93,8 +89,6 @@ def gc(
 
 def _reach_of(names: Iterable[str], store: ArtifactStore, *, everything: bool) -> Reach:
     """What each name keeps, printed. Refuses a name that keeps nothing, unless `everything`."""
-    from flows.run.reach import Reach
-
     reach = Reach()
     for name in names:
         of_name = _kept_by(name, store)
@@ -109,8 +103,6 @@ def _reach_of(names: Iterable[str], store: ArtifactStore, *, everything: bool) -
 def _kept_by(name: str, store: ArtifactStore) -> Reach:
     """What a config, a study or a recorded run reaches in the store."""
     from flows.config.loading import load_config
-    from flows.run.reach import Reach, reached_by
-    from flows.run.records import find_record
     from flows.stages.building import build_stages
     from flows.studies.loading import Loader
     from flows.studies.members import resolve_study

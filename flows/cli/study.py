@@ -16,12 +16,12 @@ from flows.cli.slots import On, Parallel, require_one_place, slots
 from flows.console import told
 from flows.errors import ConfigError
 from flows.run.stopping import sigterm_as_interrupt
+from flows.studies.members import Study, resolve_study
+from flows.studies.models import StudyFile
 from flows.studies.reading import read_study
 
 if TYPE_CHECKING:
     from flows.studies.loading import Loader
-    from flows.studies.members import Study
-    from flows.studies.models import StudyFile
     from flows.studies.planning import StudyPlan
 
 app = typer.Typer(no_args_is_help=True)
@@ -142,8 +142,6 @@ def plan(
 
 
 def _chosen(path: Path, file: StudyFile, store: str | None, rows: str | None, seeds: int | None) -> Study:
-    from flows.studies.members import resolve_study
-
     study = resolve_study(path, file, store=store, seeds=range(seeds or 0))
     return study if rows is None else study.of_rows(rows)
 

@@ -72,10 +72,5 @@ def gpu_names(processors: Processors) -> list[str]:
     """
     import torch
 
-    from personsearch_core.training.launch import cuda_numbers
-
-    device = stage_device(processors)
-    if device.type != "cuda":
-        return []
-    numbers = cuda_numbers(device, processors.devices)
-    return [str(torch.cuda.get_device_properties(number).uuid) for number in numbers]
+    names = device_names(processors)
+    return [str(torch.cuda.get_device_properties(name).uuid) for name in names if name != "cpu"]

@@ -49,7 +49,7 @@ def _environment(folder: Path) -> Environment:
         "percent": percent,
         "duration": duration,
         "size": size,
-        "count": count,
+        "count": "{:,}".format,
         "moment": moment,
         "named": _Namer(),
     }
@@ -64,11 +64,6 @@ def percent(fraction: float | None) -> str:
 def size(n_bytes: int | None) -> str:
     """A number of bytes in its unit, a dash for None."""
     return "–" if n_bytes is None else in_units(n_bytes)
-
-
-def count(number: int) -> str:
-    """An integer with its thousands separated."""
-    return f"{number:,}"
 
 
 def moment(written: str) -> str:

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.config.devices import torch_device
 from flows.config.loading import load_config
 from flows.config.models import Config
 from flows.config.trained_on import TRAINED_ON, trained_on
 from flows.errors import ConfigError
 from flows.plan.states import make_plan, select
+from flows.stages.base import test_names
 from flows.stages.building import build_stages
+from flows.stages.detector import TRAINED_BRANCH
 from storage.opening import open_store
 from storage.store import Artifact
 
@@ -32,8 +35,6 @@ class FinishedModel:
 
     def load(self, device: str = "auto") -> PersonSearchNet:
         """Detector and branch as one network, on the device."""
-        from flows.config.devices import torch_device
-        from flows.stages.detector import TRAINED_BRANCH
         from personsearch_core.models.weights import load_branch, load_detector
         from personsearch_core.search.network import PersonSearchNet
 
@@ -77,11 +78,9 @@ class FinishedModel:
         built = {
             planned.stage.name: planned.artifact for planned in make_plan(build_stages(self.config), store)
         }
-        several = len(self.config.evaluation) > 1
         found = {}
-        for entry in self.config.evaluation:
-            name = f"evaluation:{entry.test.dataset}" if several else "evaluation"
-            ref = built.get(name)
+        for suffix, entry in test_names(self.config).items():
+            ref = built.get(f"evaluation{suffix}")
             artifact = store.find(ref.kind, ref.key) if ref else None
             if artifact is not None:
                 found[f"{entry.test.dataset}, {entry.test.split}"] = artifact

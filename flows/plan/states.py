@@ -64,33 +64,16 @@ class Planned:
         }
 
 
-class _OnThisMachine(Mapping[str, Artifact]):
-    """Artifacts by their stages' names, each brought to this machine when it is asked for."""
-
-    def __init__(self, artifacts: Mapping[str, Artifact], store: Store) -> None:
-        self._artifacts = artifacts
-        self._store = store
-
-    def __getitem__(self, name: str) -> Artifact:
-        artifact = self._artifacts[name]
-        return self._store.here(artifact)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._artifacts)
-
-    def __len__(self) -> int:
-        return len(self._artifacts)
-
-
 def select(
     stages: Sequence[Stage],
     *,
-    until: str | None = None,
-    start_from: str | None = None,
     force: Iterable[str] = (),
+    start_from: str | None = None,
+    until: str | None = None,
 ) -> tuple[list[Stage], frozenset[str]]:
-    """The stages that are asked for, and the names of those to be rebuilt even if they are cached.
+    """The stages up to `until`, and the names of those to be rebuilt even if they are cached.
 
+    `force`: stages to rebuild; from `start_from` on all are rebuilt.
     A kind stands for all its stages: `ingest` for `ingest:prw`. Raises ConfigError for any other name.
     """
     chosen = list(stages)
@@ -223,7 +206,7 @@ def _bytes_needed(planned: Planned, store: Store, artifacts: Mapping[str, Artifa
     stage = planned.stage
     if planned.state == "cached" or stage.bytes_needed is None:
         return None
-    whole = stage.bytes_needed(_OnThisMachine(artifacts, store))
+    whole = stage.bytes_needed(artifacts, store)
     if whole is None or planned.identity is None:
         return whole
     work = store.place.work_path_of(stage.kind, planned.identity.key)

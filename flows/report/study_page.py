@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from flows.pages.page import moment, render_page
 from flows.report.content import Figure
 from flows.report.page import FOLDER
-from flows.report.plots import SERIES, draw_svg, shortened
+from flows.report.plots import SERIES, on_axes, shortened
 from flows.studies.cells import FilledTable
 from flows.studies.output import heading, holes_of, legend, text_rows
 from flows.studies.running import StudyResult
@@ -110,25 +109,22 @@ def _points(filled: FilledTable) -> list[tuple[float, Mapping[str, str]]]:
     ]
 
 
-def _scatter(points: list[tuple[str, float]], setting: str, value_label: str) -> Markup:
+@on_axes
+def _scatter(axes: Axes, points: list[tuple[str, float]], setting: str, value_label: str) -> None:
     """A point per member. Long names of values stand below each other, which leaves room for the points."""
     names = list(dict.fromkeys(sorted((name for name, _ in points), key=_sort_key)))
     at = [names.index(name) for name, _ in points]
     values = [value for _, value in points]
     shown = [shortened(name) for name in names]
-
-    def draw(axes: Axes) -> None:
-        ends = (-0.5, len(names) - 0.5)
-        if max(map(len, shown)) > _LONG_LABEL:
-            axes.scatter(values, at, color=SERIES[0], s=16, alpha=0.7)
-            axes.set(xlabel=value_label, ylabel=setting, ylim=ends[::-1])
-            axes.set_yticks(range(len(names)), shown)
-        else:
-            axes.scatter(at, values, color=SERIES[0], s=16, alpha=0.7)
-            axes.set(xlabel=setting, ylabel=value_label, xlim=ends)
-            axes.set_xticks(range(len(names)), shown)
-
-    return draw_svg(draw)
+    ends = (-0.5, len(names) - 0.5)
+    if max(map(len, shown)) > _LONG_LABEL:
+        axes.scatter(values, at, color=SERIES[0], s=16, alpha=0.7)
+        axes.set(xlabel=value_label, ylabel=setting, ylim=ends[::-1])
+        axes.set_yticks(range(len(names)), shown)
+    else:
+        axes.scatter(at, values, color=SERIES[0], s=16, alpha=0.7)
+        axes.set(xlabel=setting, ylabel=value_label, xlim=ends)
+        axes.set_xticks(range(len(names)), shown)
 
 
 def _sort_key(value: str) -> tuple[int, float, str]:

@@ -38,18 +38,7 @@ _ANSWER_SECONDS = 20.0
 _END_SECONDS = 15.0
 _LOOK_SECONDS = 0.05
 _LAST_LINES = 3
-
-
-@dataclass(frozen=True)
-class Lease:
-    """A file that a run locks while it lives."""
-
-    path: Path
-
-    @property
-    def note(self) -> Path:
-        """Where the run writes which flow run it is."""
-        return self.path.with_suffix(".run")
+_NOTE = ".run"
 
 
 @dataclass(frozen=True)
@@ -84,14 +73,18 @@ class ApiFiles:
         return self.folder / "database.lock"
 
     @contextmanager
-    def lease(self) -> Iterator[Lease]:
-        """A lease of the calling process, which keeps an embedded API alive while it is held."""
-        lease = Lease(self.folder / f"{self.name}.{secrets.token_hex(8)}.lease")
-        with exclusive(lease.path, what="the lease of a run"):
+    def lease(self) -> Iterator[Path]:
+        """Hold a lease, a file that is locked while a run lives, which keeps an embedded API alive.
+
+        Yields its note: where the run writes which flow run it is.
+        """
+        lease = self.folder / f"{self.name}.{secrets.token_hex(8)}.lease"
+        note = lease.with_suffix(_NOTE)
+        with exclusive(lease, what="the lease of a run"):
             try:
-                yield lease
+                yield note
             finally:
-                lease.note.unlink(missing_ok=True)
+                note.unlink(missing_ok=True)
 
     def leases(self) -> list[Path]:
         return list(self.folder.glob(f"{self.name}.*.lease"))
@@ -116,7 +109,7 @@ class ApiFiles:
         killed = []
         for lease in self.leases():
             if is_held(lease) is None:
-                note = Lease(lease).note
+                note = lease.with_suffix(_NOTE)
                 if note.exists():
                     killed.append(UUID(note.read_text()))
                 note.unlink(missing_ok=True)
@@ -137,14 +130,14 @@ class ApiFiles:
 
 @dataclass(frozen=True)
 class Api:
-    """A Prefect API in use, and the lease by which others see that this process lives."""
+    """A Prefect API in use, and the note of the lease by which others see that this process lives."""
 
     url: str
-    lease: Lease
+    note: Path
 
     def watch_over(self, flow_run: UUID) -> None:
         """Have the flow run marked as crashed if this process is killed."""
-        durable.write(self.lease.note, str(flow_run), lasting=False)
+        durable.write(self.note, str(flow_run), lasting=False)
 
 
 def _home() -> Path:
@@ -185,8 +178,8 @@ def embedded_api(place: ApiFiles, ahead: subprocess.Popen[bytes] | None = None) 
     """
     idle = idle_seconds()
     try:
-        with place.lease() as lease:
-            yield Api(_running_url(place, idle, ahead and _if_at(place, ahead)), lease)
+        with place.lease() as note:
+            yield Api(_running_url(place, idle, ahead and _if_at(place, ahead)), note)
     finally:
         if idle == 0:
             _wait_for_end(place)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.config.devices import gpu_names, torch_device
 from flows.config.sections import Processors
 from flows.config.trained_on import VIEWS, view_record
 from flows.plan.states import Planned
@@ -72,10 +73,6 @@ class Begun:
                 "the store?"
             )
         return made
-
-    def stop(self) -> None:
-        """Stop it at a checkpoint."""
-        self.process.stop()
 
 
 def begin_in_process(
@@ -159,7 +156,8 @@ def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:
             processors=processors,
             again=task["again"],
         )
-        with holding_devices(_devices(processors)):
+        # Stages without processors load no torch.
+        with holding_devices([] if processors is None else gpu_names(processors)):
             result = maker.make(context)
         sources = {name: artifact.name for name, artifact in artifacts.items()}
         taken = {
@@ -168,8 +166,11 @@ def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:
             )
             for name, each in views.items()
         }
-        threads = None if processors is None else chosen_threads(processors.threads)
-        provenance = made_by(threads) | _device(processors)
+        if processors is None:
+            provenance = made_by(None)
+        else:
+            provenance = made_by(chosen_threads(processors.threads))
+            provenance["device"] = torch_device(processors.device).type
         provenance |= ({VIEWS: taken} if taken else {}) | dict(result.made_by)
         work.commit(
             result.content_digest,
@@ -180,24 +181,6 @@ def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:
             digests=result.file_digests,
         )
     return {"key": identity.key}
-
-
-def _devices(processors: Processors | None) -> list[str]:
-    """The GPUs that a stage computes on, by their own names; others load no torch."""
-    if processors is None:
-        return []
-    from flows.config.devices import gpu_names
-
-    return gpu_names(processors)
-
-
-def _device(processors: Processors | None) -> dict[str, str]:
-    """The type of device that a stage computes on; others load no torch."""
-    if processors is None:
-        return {}
-    from flows.config.devices import torch_device
-
-    return {"device": torch_device(processors.device).type}
 
 
 def _need(store: Store, kind: str, key: str, *, in_place: bool) -> Artifact:

@@ -14,7 +14,7 @@ from flows.config.request import RunRequest
 from flows.console import told
 from flows.errors import ConfigError, Failure
 from flows.run.prefect_api import configured_url, require_answer
-from flows.run.prefect_defaults import be_quiet, fewer_collections
+from flows.run.prefect_defaults import QUIET, be_quiet, fewer_collections
 from storage.digests import digest_json
 
 if TYPE_CHECKING:
@@ -76,7 +76,6 @@ def _deployment(pool: str) -> UUID:
     from prefect.deployments.runner import EntrypointType, RunnerDeployment
 
     from flows.pipeline import person_search
-    from flows.run.prefect_defaults import QUIET
 
     deployment = RunnerDeployment.from_flow(
         person_search,

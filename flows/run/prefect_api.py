@@ -61,8 +61,8 @@ def _server_in_use(url: str, home: Path) -> Iterator[Api]:
     place.folder.mkdir(parents=True, exist_ok=True)
     for killed in place.killed_runs():
         mark_as_crashed(killed, url)
-    with place.lease() as lease:
-        yield Api(url, lease)
+    with place.lease() as note:
+        yield Api(url, note)
 
 
 def mark_as_crashed(flow_run: UUID, url: str) -> None:

@@ -97,7 +97,7 @@ class Walk:
             yield
         finally:
             if self._begun is not None:
-                self._begun.stop()
+                self._begun.process.stop()
 
     def begin(self, planned: Planned) -> Begun:
         """Begin to make a stage, or take over what `head_start` has begun."""

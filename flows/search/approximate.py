@@ -9,20 +9,19 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from flows.errors import ConfigError
+from flows.search.index import Index
 from personsearch_core.checksums import checksum_text, problems
+from personsearch_core.search.top_k import Similarities
 from storage import durable
 from storage.reading import parse_json, read_regular
 from storage.trust import stat_key
-
-if TYPE_CHECKING:
-    from flows.search.index import Index
 
 GRAPH, ABOUT, GRAPH_CHECKSUMS = "approximate.usearch", "approximate.json", "approximate.sha256"
 VERIFIED = ".approximate.verified"
@@ -153,8 +152,6 @@ def _opened(index: Index) -> Any:
 
 def _measured(index: Index, graph: Any) -> tuple[int, float]:
     """Number of queries, and recall at ten, for people drawn from the index."""
-    from personsearch_core.search.top_k import Similarities
-
     drawn = np.random.default_rng(0).choice(len(index), min(_QUERIES, len(index)), replace=False)
     blocks = [torch.from_numpy(block) for block in index.blocks]
     found = 0.0

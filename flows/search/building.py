@@ -33,7 +33,7 @@ from flows.search.layout import (
 from flows.search.merging import merge
 from flows.search.model import GivenModel, given_model, save_once
 from flows.search.segments import BUILDING, Part, Segments, still_to_read
-from flows.search.sources import SceneFile, located, merged_places, place_of, scan
+from flows.search.sources import Key, SceneFile, located, merged_places, place_of, scan
 from flows.search.verification import require_whole
 from storage.digests import digest_json
 
@@ -170,7 +170,7 @@ class _Search:
         return done, seconds
 
     def _parts(
-        self, folder: Path, sources: Sequence[SceneFile], first_frames: Mapping[tuple[int, str], int]
+        self, folder: Path, sources: Sequence[SceneFile], first_frames: Mapping[Key, int]
     ) -> Iterator[tuple[Tally, Part | None]]:
         where = self.where
         if where.dask is None and where.workers is None:

@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flows.search.sources import SceneFile
+from flows.search.sources import Key, SceneFile
 from storage.digests import digest_file
-
-Key = tuple[int, str]
 
 
 @dataclass

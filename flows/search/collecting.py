@@ -6,22 +6,20 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from data_catalog.row_tables import COORDINATES
 from flows.errors import ConfigError
 from flows.search.camera_and_time import camera_of
 from flows.search.finding import Found, find_people
 from flows.search.layout import PEOPLE_SCHEMA, SOURCES_SCHEMA, Settings
 from flows.search.segments import Part
-from flows.search.sources import SceneFile
+from flows.search.sources import Key, SceneFile
+from personsearch_core.search.network import PersonSearchNet
 
-if TYPE_CHECKING:
-    from personsearch_core.search.network import PersonSearchNet
-
-_CORNERS = ("x1", "y1", "x2", "y2")
 _PART_IMAGES = 8192
 
 
@@ -48,7 +46,7 @@ def found_parts(
     sources: Sequence[SceneFile],
     settings: Settings,
     batch: int,
-    first_frames: Mapping[tuple[int, str], int],
+    first_frames: Mapping[Key, int],
     part_seconds: float,
 ) -> Iterator[tuple[Tally, Part | None]]:
     """Search files for people: after each batch what was done, and now and then a part of the index.
@@ -139,7 +137,7 @@ class Collector:
         assert people is not None
         count = len(people.boxes)
         columns = self._people
-        for at, name in enumerate(_CORNERS):
+        for at, name in enumerate(COORDINATES):
             columns[name] += people.boxes[:, at].tolist()
         columns["score"] += people.scores.tolist()
         columns["source"] += [row] * count

@@ -7,21 +7,19 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from data_catalog.exchange.coco import PERSON
 from flows.errors import ConfigError
+from flows.search.index import Index
 from flows.search.judgements import Judgements
 from flows.search.pictures import scene_of
 from personsearch_core.errors import PersonSearchError
 from storage import durable
 from storage.digests import digest_file
 from storage.folders import whole_folder
-
-if TYPE_CHECKING:
-    from flows.search.index import Index
 
 ANNOTATIONS = "annotations"
 IMAGES = "images"

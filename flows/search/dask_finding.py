@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flows.search.collecting import Tally, found_parts
 from flows.search.layout import Settings
+from flows.search.model import load_exported
 from flows.search.segments import Part
-from flows.search.sources import SceneFile
-from flows.stages.dask_clients import dask_client
-
-if TYPE_CHECKING:
-    from personsearch_core.search.network import PersonSearchNet
+from flows.search.sources import Key, SceneFile
+from flows.stages.dask_clients import dask_client, results_of
 
 _IMAGES_A_TASK = 64
 
@@ -24,7 +21,7 @@ def find_on_dask(
     sources: Sequence[SceneFile],
     settings: Settings,
     batch: int,
-    first_frames: Mapping[tuple[int, str], int],
+    first_frames: Mapping[Key, int],
     *,
     device: str,
     address: str | None,
@@ -34,20 +31,12 @@ def find_on_dask(
 
     Raises StageError when no scheduler answers at `address`, ConnectionError when workers die repeatedly.
     """
-    from distributed import KilledWorker, as_completed
-    from distributed.comm import CommClosedError
-
     with dask_client(address, workers) as client:
         futures = [
             client.submit(_find, model, task, settings, batch, dict(first_frames), device, pure=False)
             for task in _tasks(sources)
         ]
-        try:
-            for future in as_completed(futures, loop=client.loop):
-                yield future.result()
-                future.release()
-        except (KilledWorker, CommClosedError) as error:
-            raise ConnectionError(f"Dask workers were lost: {error}") from error
+        yield from results_of(futures, client)
 
 
 def _tasks(sources: Sequence[SceneFile]) -> Iterator[list[SceneFile]]:
@@ -62,7 +51,7 @@ def _find(
     sources: Sequence[SceneFile],
     settings: Settings,
     batch: int,
-    first_frames: Mapping[tuple[int, str], int],
+    first_frames: Mapping[Key, int],
     device: str,
 ) -> tuple[Tally, Part | None]:
     done, whole = Tally(), None
@@ -74,8 +63,5 @@ def _find(
     return done, whole
 
 
-@lru_cache(maxsize=1)
-def _net(model: Path, device: str) -> PersonSearchNet:
-    from flows.search.model import load_exported
-
-    return load_exported(model, device)
+_net = lru_cache(maxsize=1)(load_exported)
+"""The model in a worker, loaded once."""

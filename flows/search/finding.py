@@ -8,20 +8,17 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING
 
 from flows.search.camera_and_time import time_in_name, time_taken
 from flows.search.layout import Settings
-from flows.search.sources import SceneFile
+from flows.search.sources import Key, SceneFile
 from flows.search.video import BadVideo, Frame, sampled_frames
 from personsearch_core.data.decoding import read_image
+from personsearch_core.data.network_input import PlacedImage
 from personsearch_core.data.prefetch import decode_threads, in_thread, prefetch
 from personsearch_core.errors import PersonSearchError
+from personsearch_core.search.network import People, PersonSearchNet
 from storage.digests import digest_file
-
-if TYPE_CHECKING:
-    from personsearch_core.data.network_input import PlacedImage
-    from personsearch_core.search.network import People, PersonSearchNet
 
 _FRAMES_AHEAD = 4
 """Decoded frames of a video that wait to be resized."""
@@ -57,7 +54,7 @@ def find_people(
     sources: Sequence[SceneFile],
     settings: Settings,
     batch: int,
-    first_frames: Mapping[tuple[int, str], int] | None = None,
+    first_frames: Mapping[Key, int] | None = None,
 ) -> Iterator[list[Found]]:
     """Find the people in files, batch by batch; a batch has `batch` images, the last one may have fewer.
 
@@ -88,7 +85,7 @@ def _jobs(
     net: PersonSearchNet,
     sources: Sequence[SceneFile],
     settings: Settings,
-    first_frames: Mapping[tuple[int, str], int],
+    first_frames: Mapping[Key, int],
 ) -> Iterator[Job]:
     for source in sources:
         if source.kind == "image":

@@ -27,6 +27,8 @@ from flows.search.layout import (
     read_people,
     read_sources,
 )
+from flows.search.model import load_exported
+from flows.search.results import Results, box_of
 from flows.search.sources import located
 from flows.search.verification import require_read
 
@@ -36,15 +38,9 @@ if TYPE_CHECKING:
 
     from flows.search.approximate import Approximate
     from flows.search.query import Shot
-    from flows.search.results import Results
     from personsearch_core.data.decoding import ImageSource
     from personsearch_core.search.network import PersonSearchNet
     from personsearch_core.search.people import FoundPeople
-
-
-def box_of(person: Mapping[str, Any]) -> tuple[float, float, float, float]:
-    """The box of someone of whom `Index.row` says this: x1, y1, x2, y2 in pixels of the image."""
-    return person["x1"], person["y1"], person["x2"], person["y2"]
 
 
 def open_index(path: str | Path, device: str = "auto", *, roots: Mapping[str, Path] | None = None) -> Index:
@@ -117,8 +113,6 @@ class Index:
     @cached_property
     def net(self) -> PersonSearchNet:
         """The model, loaded when it is first needed."""
-        from flows.search.model import load_exported
-
         return load_exported(self.folder / MODEL, self._device)
 
     @property

@@ -11,23 +11,22 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from data_catalog.row_tables import corners
 from flows.errors import ConfigError
+from flows.search.index import Index
+from personsearch_core.evaluation.matching import iou
 from personsearch_core.models.descriptions import first_problem
 from storage import durable
 from storage.locks import exclusive
 from storage.reading import parse_json, read_regular
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from flows.search.index import Index
 
 SUFFIX = ".judgements.jsonl"
 Verdict = Literal["confirmed", "rejected", "withdrawn"]
@@ -208,10 +207,8 @@ class _Places:
         return found
 
     def _overlap(self, rows: NDArray[np.int64], box: Sequence[float]) -> NDArray[np.float32]:
-        from personsearch_core.evaluation.matching import iou
-
         there = self._table.take(rows)
-        boxes = np.stack([there[name].to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1)
+        boxes = corners(there)
         wanted = np.repeat(np.array([box], boxes.dtype), len(rows), axis=0)
         return iou(boxes, wanted)
 

@@ -27,6 +27,7 @@ from pydantic import (
     ValidationError,
 )
 
+from data_catalog.row_tables import COORDINATES
 from flows.errors import ConfigError, missing
 from personsearch_core.models.descriptions import first_problem
 from storage.reading import parse_json, read_regular, require_regular
@@ -179,7 +180,7 @@ def read_description(folder: Path) -> Description:
         raise ConfigError(f"{file} is damaged: {first_problem(error)}; rebuild the index") from error
 
 
-_ALWAYS_GIVEN = ("source", "place", "image", "x1", "y1", "x2", "y2", "score")
+_ALWAYS_GIVEN = ("source", "place", "image", *COORDINATES, "score")
 
 
 def read_people(folder: Path, description: Description) -> pa.Table:
@@ -190,7 +191,7 @@ def read_people(folder: Path, description: Description) -> pa.Table:
     if content != description.content:
         raise ConfigError(f"{file} does not belong to the index: rebuild the index")
     unknown = [name for name in _ALWAYS_GIVEN if table[name].null_count]
-    strange = [name for name in ("x1", "y1", "x2", "y2") if not pc.all(pc.is_finite(table[name])).as_py()]
+    strange = [name for name in COORDINATES if not pc.all(pc.is_finite(table[name])).as_py()]
     if len(table) and (unknown or strange):
         raise ConfigError(
             f"{file} is damaged: {(unknown or strange)[0]} is missing or no number in some rows"

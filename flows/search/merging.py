@@ -10,13 +10,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from data_catalog.row_tables import corners
 from flows.search.embeddings import chunk_rows
 from flows.search.layout import PEOPLE_SCHEMA, SOURCES_SCHEMA
 from flows.search.segments import Part
+from flows.search.sources import Key
 from flows.search.tracks import link_frames
-
-Key = tuple[int, str]
-_CORNERS = ("x1", "y1", "x2", "y2")
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +116,7 @@ def _with_tracks(merged: Merged) -> Merged:
         return merged
     source = people["source"].to_numpy()
     tracks = people["track"].fill_null(-1).to_numpy().astype(np.int64)
-    boxes = np.stack([people[name].to_numpy() for name in _CORNERS], axis=1)
+    boxes = corners(people)
     starts = of_video[np.flatnonzero(np.diff(source[of_video], prepend=-1))]
     for start in starts.tolist():
         rows = slice(start, start + int((source == source[start]).sum()))

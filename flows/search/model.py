@@ -6,14 +6,16 @@ import contextlib
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from flows.config.devices import torch_device
 from flows.errors import ConfigError
 from flows.search.layout import Settings
+from personsearch_core.checksums import CHECKSUMS, write_checksums
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.descriptions import first_problem, read_description, read_model_description
 from storage import durable
@@ -50,11 +52,7 @@ def given_model(model: Path, overrides: Sequence[str] = (), store: str | None = 
 
 
 def _exported(folder: Path) -> GivenModel:
-    from personsearch_core.checksums import CHECKSUMS, write_checksums
     from personsearch_core.export import BRANCH, DESCRIPTION, present_files
-
-    def load(device: str) -> PersonSearchNet:
-        return load_exported(folder, device)
 
     def save(target: Path) -> None:
         for name in present_files(folder):
@@ -65,7 +63,7 @@ def _exported(folder: Path) -> GivenModel:
 
     digest = digest_of_model(folder)
     settings = _settings_of(folder / DESCRIPTION)
-    return GivenModel(digest, _dimensions(folder / BRANCH), settings, load, save)
+    return GivenModel(digest, _dimensions(folder / BRANCH), settings, partial(load_exported, folder), save)
 
 
 def _settings_of(description: Path) -> Settings:
@@ -103,7 +101,6 @@ def _of_config(config: Path, overrides: Sequence[str], store: str | None) -> Giv
 
 def load_exported(folder: Path, device: str) -> PersonSearchNet:
     """An exported model, on the device."""
-    from flows.config.devices import torch_device
     from personsearch_core.export import load_model
 
     on = torch_device(device)

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from flows.errors import ConfigError
 from flows.search.filters import rows_of_images
+from flows.search.index import Index
 from flows.search.results import Match, Results, shown_path
 from flows.search.sources import is_video
 from flows.search.video import frame_at
 from personsearch_core.data.decoding import read_image
 from personsearch_core.drawing import as_data_uri, cropped, fitted, outline
 from personsearch_core.errors import PersonSearchError
-
-if TYPE_CHECKING:
-    from flows.search.index import Index
 
 CROP_SIZE = (96, 192)
 _FIGURE = "display:inline-block;margin:4px;text-align:center;font-size:12px;vertical-align:top"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,14 +16,12 @@ from torch import Tensor
 
 from flows.errors import ConfigError
 from flows.search.filters import Filters, rows_of_images
+from flows.search.index import Index
 from flows.search.results import Results, matches_of
 from personsearch_core.data.decoding import ImageSource, as_pixels
 from personsearch_core.search.people import FoundPeople, Person
 from personsearch_core.search.top_k import Similarities
 from storage.digests import digest_file
-
-if TYPE_CHECKING:
-    from flows.search.index import Index
 
 Shot = tuple[ImageSource, Sequence[float] | None] | int
 """One more picture of the person, with a box or None; or a row of the index."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -73,10 +74,13 @@ class Results:
         return results_html(self)
 
 
+def box_of(person: Mapping[str, Any]) -> tuple[float, float, float, float]:
+    """The box of someone of whom `Index.row` says this: x1, y1, x2, y2 in pixels of the image."""
+    return person["x1"], person["y1"], person["x2"], person["y2"]
+
+
 def matches_of(index: Index, rows: list[int], similarities: list[float]) -> tuple[Match, ...]:
     """Matches out of rows of an index and their similarities, best first."""
-    from flows.search.index import box_of
-
     return tuple(
         Match(
             rank=rank,

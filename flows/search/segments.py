@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flows.search.layout import PEOPLE_SCHEMA, SOURCES_SCHEMA
-from flows.search.sources import SceneFile
+from flows.search.sources import Key, SceneFile
 from storage import durable
 
 BUILDING = ".building"
@@ -74,11 +74,11 @@ class Segments:
 
 def still_to_read(
     sources: Sequence[SceneFile], parts: Sequence[Part]
-) -> tuple[list[SceneFile], Mapping[tuple[int, str], int]]:
+) -> tuple[list[SceneFile], Mapping[Key, int]]:
     """The files that no part has whole, and by key the frame at which a video goes on."""
     wanted = {source.key: source.stat for source in sources}
-    done: set[tuple[int, str]] = set()
-    first_frames: dict[tuple[int, str], int] = {}
+    done: set[Key] = set()
+    first_frames: dict[Key, int] = {}
     for part in parts:
         for row in part.sources.to_pylist():
             key = row["place"], row["image"]

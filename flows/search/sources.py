@@ -19,6 +19,9 @@ VIDEO_SUFFIXES = frozenset(
 )
 LIST_SUFFIXES = frozenset({".txt", ".lst", ".list"})
 
+Key = tuple[int, str]
+"""The number of a file's place, and its path there."""
+
 
 @dataclass(frozen=True)
 class SceneFile:
@@ -32,7 +35,7 @@ class SceneFile:
     mtime_ns: int
 
     @property
-    def key(self) -> tuple[int, str]:
+    def key(self) -> Key:
         return self.place, self.image
 
     @property

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flows.errors import ConfigError
 from flows.search.layout import DESCRIPTION, EMBEDDINGS, MODEL, PEOPLE, SOURCES, Description, read_description
+from flows.search.model import digest_of_model
 from personsearch_core.checksums import CHECKSUMS, listed_files, problems
 from personsearch_core.errors import PersonSearchError
 
@@ -49,8 +50,6 @@ def verify_index(folder: Path) -> int:
 
 def _damaged_model(model: Path, description: Description) -> list[str]:
     """What is wrong with the index's copy of its model, which may also be kept elsewhere."""
-    from flows.search.model import digest_of_model
-
     if not model.is_dir():
         return []
     try:

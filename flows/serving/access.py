@@ -128,7 +128,8 @@ class Gate:
             return refusal(*status, close=True)
         if access.token is not None and path == SIGN_IN and scope["method"] == "POST":
             return await self._sign_in(Request(scope, receive))
-        if access.token is not None and path == "/" and "token" in (query := _query(scope)):
+        query = QueryParams(scope["query_string"])
+        if access.token is not None and path == "/" and "token" in query:
             return self._signed_in(query["token"])
         if access.admits(headers):
             return None
@@ -150,10 +151,6 @@ class Gate:
             self._access.cookie, self._access.cookie_value(), httponly=True, samesite="lax", path="/"
         )
         return response
-
-
-def _query(scope: Scope) -> QueryParams:
-    return QueryParams(scope["query_string"])
 
 
 def _host(headers: Headers) -> str:

@@ -130,10 +130,8 @@ class JudgedPerson(_Body):
     missing: int
 
 
-class SearchRequest(BaseModel):
+class SearchRequest(_Body):
     """Who is searched for (row; picture with person, box or whole_image; a name alone) and the filters."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     row: Row | None = None
     picture: Annotated[

@@ -1,21 +1,14 @@
-"""Crops and scenes of an index as JPEG, the last used ones kept in memory."""
+"""Crops and scenes as JPEG."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from flows.search.pictures import scene_of
 from personsearch_core.drawing import cropped, fitted
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from flows.search.index import Index
-    from personsearch_core.search.people import FoundPeople
 
 SCENE_SIZE = (1600, 1200)
 CROP_SIZE = (192, 384)
@@ -30,10 +23,6 @@ class DrawnJpeg:
     width: int
     height: int
 
-    @property
-    def bytes(self) -> int:
-        return len(self.jpeg)
-
 
 def as_jpeg(picture: Image.Image, most: tuple[int, int] = SCENE_SIZE) -> DrawnJpeg:
     """A picture as JPEG, shrunk to at most (width, height); nothing of the file it came from is in it."""
@@ -42,16 +31,6 @@ def as_jpeg(picture: Image.Image, most: tuple[int, int] = SCENE_SIZE) -> DrawnJp
     return DrawnJpeg(buffer.getvalue(), picture.width, picture.height)
 
 
-def draw_scene(index: Index, row: int) -> DrawnJpeg:
-    """The scene in which a person was seen. Raises ConfigError or PersonSearchError if it cannot be read."""
-    return as_jpeg(scene_of(index, row))
-
-
-def draw_crop(index: Index, row: int) -> DrawnJpeg:
-    """A person's crop. Raises what `draw_scene` raises."""
-    return as_jpeg(cropped(scene_of(index, row), index.box(row)), CROP_SIZE)
-
-
-def crop_of_picture(people: FoundPeople, box: Sequence[float]) -> DrawnJpeg:
-    """A part of a client's picture."""
-    return as_jpeg(cropped(people.picture(), box), CROP_SIZE)
+def crop_as_jpeg(picture: Image.Image, box: Sequence[float]) -> DrawnJpeg:
+    """A person's crop."""
+    return as_jpeg(cropped(picture, box), CROP_SIZE)

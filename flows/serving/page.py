@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flows.pages.page import SERVED, render_page
-
-if TYPE_CHECKING:
-    from flows.serving.answers import About
+from flows.serving.answers import About
 
 FOLDER = Path(__file__).with_name("template")
 SCRIPT = FOLDER / "search.js"

@@ -15,6 +15,7 @@ from flows.search.committing import Updating
 from flows.search.index import Index, open_index
 from flows.search.judgements import Judged, Judgements, rows_of_track
 from flows.search.layout import DESCRIPTION, no_index
+from flows.search.pictures import scene_of
 from flows.search.results import time_text
 from flows.serving.answers import (
     About,
@@ -28,7 +29,7 @@ from flows.serving.answers import (
     Shown,
     ShownMatch,
 )
-from flows.serving.drawing import DrawnJpeg, crop_of_picture, draw_crop, draw_scene
+from flows.serving.drawing import DrawnJpeg, as_jpeg, crop_as_jpeg
 from flows.serving.limits import Limits
 from flows.serving.refusals import Refused
 from flows.serving.uploads import RecentValues, Upload, found_in
@@ -51,8 +52,8 @@ class Served:
     ) -> None:
         self.judgements = judgements
         self.limits = limits or Limits()
-        self._uploads: RecentValues[Upload] = RecentValues(self.limits.kept_bytes)
-        self._drawn: RecentValues[DrawnJpeg] = RecentValues(self.limits.drawn_bytes)
+        self._uploads = RecentValues[Upload](self.limits.kept_bytes, lambda upload: upload.bytes)
+        self._drawn = RecentValues[DrawnJpeg](self.limits.drawn_bytes, lambda drawn: len(drawn.jpeg))
         self._folder, self._device, self._roots = folder, device, roots
         self._opening = threading.Lock()
         self._stamp, self._index = self._opened()
@@ -119,7 +120,8 @@ class Served:
         if (found := self._drawn.get(key)) is None:
             try:
                 _require_unchanged(index, row)
-                found = (draw_scene if what == "scene" else draw_crop)(index, row)
+                scene = scene_of(index, row)
+                found = as_jpeg(scene) if what == "scene" else crop_as_jpeg(scene, index.box(row))
             except (ValueError, OSError) as error:
                 raise Refused(404, f"the picture of row {row} cannot be read any more") from error
             self._drawn.add(key, found)
@@ -143,7 +145,7 @@ class Served:
         upload = self.upload(token)
         if person is None:
             return upload.drawn
-        return crop_of_picture(upload.people, _person_of(upload, person).box)
+        return crop_as_jpeg(upload.people.picture(), _person_of(upload, person).box)
 
     def judged(self, name: str) -> JudgedPerson:
         index = self.index

@@ -9,25 +9,23 @@ import secrets
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from fastapi import Request
 from PIL import Image, UnidentifiedImageError
 from starlette.requests import ClientDisconnect
 from torch import Tensor
 
+from flows.search.index import Index
 from flows.serving.drawing import DrawnJpeg, as_jpeg
 from flows.serving.limits import MEBIBYTE, Limits
 from flows.serving.refusals import Refused
 from personsearch_core.data.decoding import read_image
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.search.people import FoundPeople
-
-if TYPE_CHECKING:
-    from flows.search.index import Index
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF")
 """Pillow reads more, some of them by running other programs."""
@@ -51,19 +49,14 @@ class Upload:
         return self.people.pixels.nbytes + len(self.drawn.jpeg)
 
 
-class _Sized(Protocol):
-    @property
-    def bytes(self) -> int: ...
-
-
-Value = TypeVar("Value", bound=_Sized)
+Value = TypeVar("Value")
 
 
 class RecentValues(Generic[Value]):
     """Values by key up to a number of bytes in all; those that were not used for longest go first."""
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most = most_bytes
+    def __init__(self, most_bytes: int, size: Callable[[Value], int]) -> None:
+        self._most, self._size = most_bytes, size
         self._values: OrderedDict[str, Value] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -77,11 +70,11 @@ class RecentValues(Generic[Value]):
     def add(self, key: str, value: Value) -> None:
         with self._lock:
             if (old := self._values.pop(key, None)) is not None:
-                self._bytes -= old.bytes
+                self._bytes -= self._size(old)
             self._values[key] = value
-            self._bytes += value.bytes
+            self._bytes += self._size(value)
             while self._bytes > self._most and len(self._values) > 1:
-                self._bytes -= self._values.popitem(last=False)[1].bytes
+                self._bytes -= self._size(self._values.popitem(last=False)[1])
 
 
 class Receiver:

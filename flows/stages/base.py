@@ -61,9 +61,9 @@ class Stage:
     """Whether nothing else of a study runs meanwhile: it measures time, or trains with other machines."""
     resume_point: Callable[[Path], str | None] | None = None
     """Says, for the plan, where unfinished work would resume; looks at file names only."""
-    bytes_needed: Callable[[Mapping[str, Artifact]], int | None] | None = None
+    bytes_needed: Callable[[Mapping[str, Artifact], Store], int | None] | None = None
     """How much the artifact will take on the disk, for the plan, from the artifacts made so far by their
-    stages' names; None while that cannot be known."""
+    stages' names and their store; None while that cannot be known."""
     in_place: tuple[str, ...] = ()
     """Inputs that are not brought to this machine first: the maker reads them where they are."""
     pin: Pin | None = None

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from flows.errors import StageError
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Future
 
+Result = TypeVar("Result")
 ANSWER_SECONDS = 10.0
 """How long a scheduler may take to answer."""
 
@@ -44,3 +45,16 @@ def dask_client(address: str | None, workers: int | None, *, named: str = "run.d
         raise ConnectionError(f"local Dask workers did not start: {error}") from error
     with cluster, Client(cluster, set_as_default=False) as client:
         yield client
+
+
+def results_of(futures: Iterable[Future[Result]], client: Client) -> Iterator[Result]:
+    """What tasks return, as they end. Raises ConnectionError when their workers die again and again."""
+    from distributed import KilledWorker, as_completed
+    from distributed.comm import CommClosedError
+
+    try:
+        for future in as_completed(futures, loop=client.loop):
+            yield future.result()
+            future.release()
+    except (KilledWorker, CommClosedError) as error:
+        raise ConnectionError(f"Dask workers were lost: {error}") from error

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from data_catalog.row_digests import digest_rows
+from flows.config.devices import stage_device
 from flows.config.models import Config
 from flows.config.sections import EvaluationSection
 from flows.stages.base import (
@@ -69,7 +70,6 @@ def make(context: StageContext[DetectionsRecipe, DetectionsInputs, Nothing]) -> 
 
     Images that an earlier artifact has, with the same query and ground-truth boxes, are taken from it.
     """
-    from flows.config.devices import stage_device
     from personsearch_core.models.weights import load_detector
     from storage.feature_store import write_index
     from storage.feature_store.digests import read_file_digests

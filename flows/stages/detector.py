@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from flows.config.devices import stage_device
 from flows.config.exported import branch_content
 from flows.config.models import Config
+from flows.config.rendezvous import rendezvous_address
 from flows.config.sections import Amount
 from flows.errors import Interrupted
+from flows.provenance import code
 from flows.stages.base import (
     Inputs,
     Made,
@@ -111,7 +114,6 @@ def stage(config: Config) -> Stage:
 
 def make(context: StageContext[TrainingRecipe, DetectorInputs, Options]) -> Made:
     """Train; resumes from the newest checkpoint in the work area."""
-    from flows.config.devices import stage_device
     from personsearch_core.data.sampling import TrainingSet
     from personsearch_core.training.detector import train_detector
     from personsearch_core.training.loop import RESUME_ONLY, LoopSettings, TrainingStopped
@@ -147,8 +149,6 @@ def make(context: StageContext[TrainingRecipe, DetectorInputs, Options]) -> Made
 
 
 def _machines(options: Options) -> Machines | None:
-    from flows.config.rendezvous import rendezvous_address
-    from flows.provenance import code
     from personsearch_core.training.machines import Machines
 
     if options.rendezvous is None:

@@ -11,18 +11,17 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from flows.config.devices import stage_device
 from flows.config.sections import Processors
 from flows.plan.views import ViewSpec, read_scenes
-from flows.stages.dask_clients import dask_client
+from flows.stages.dask_clients import dask_client, results_of
 from flows.stages.packing import codec_in
+from personsearch_core.models.detector import Detector
+from personsearch_core.models.weights import load_detector
+from personsearch_core.pooling.extraction import RowPlan, extract_shards, feature_rows
 from personsearch_core.recipes import FeaturesRecipe
-
-if TYPE_CHECKING:
-    from personsearch_core.models.detector import Detector
-    from personsearch_core.pooling.extraction import RowPlan
-    from storage.feature_store import FeatureWriter
+from storage.feature_store import FeatureWriter, create_features
 
 SHARDS_A_TASK = 4
 """Enough for a worker to read ahead, few enough that a killed one loses little."""
@@ -59,10 +58,6 @@ class Prepared:
 @lru_cache(maxsize=1)
 def prepare(extraction: Extraction) -> Prepared:
     """Load the detector and plan the rows; once for each process."""
-    from flows.config.devices import stage_device
-    from personsearch_core.models.weights import load_detector
-    from personsearch_core.pooling.extraction import feature_rows
-
     scenes = read_scenes(Path(extraction.snapshot), extraction.view, Path(extraction.root))
     device = stage_device(Processors(device=extraction.devices[0], threads=extraction.threads))
     detector = load_detector(extraction.detector).to(device).eval() if extraction.detector else None
@@ -71,8 +66,6 @@ def prepare(extraction: Extraction) -> Prepared:
 
 def open_writer(extraction: Extraction, ready: Prepared) -> FeatureWriter:
     """The store's writer; the first to come makes the store, the others find it."""
-    from storage.feature_store import create_features
-
     codec = codec_in(Path(extraction.target), extraction.recipe, ready.plan)
     return create_features(
         extraction.target,
@@ -90,8 +83,6 @@ def extract(extraction: Extraction, shards: Sequence[int]) -> Generator[int]:
 
     Who closes the generator waits until all that were yielded are in the store.
     """
-    from personsearch_core.pooling.extraction import extract_shards
-
     ready = prepare(extraction)
     plan = ready.plan
     with open_writer(extraction, ready) as writer:
@@ -108,17 +99,11 @@ def extract_on_dask(
     A worker that is killed costs time: its shards are computed again by another. Raises StageError when no
     scheduler answers at `address`, ConnectionError when workers die again and again.
     """
-    from distributed import KilledWorker, as_completed
-    from distributed.comm import CommClosedError
-
     parts = [list(shards[start : start + SHARDS_A_TASK]) for start in range(0, len(shards), SHARDS_A_TASK)]
     with dask_client(address, workers) as client:
         futures = [client.submit(_extract_all, extraction, part, pure=False) for part in parts]
-        try:
-            for future in as_completed(futures, loop=client.loop):
-                yield from future.result()
-        except (KilledWorker, CommClosedError) as error:
-            raise ConnectionError(f"Dask workers were lost: {error}") from error
+        for done in results_of(futures, client):
+            yield from done
 
 
 def _extract_all(extraction: Extraction, shards: Sequence[int]) -> list[int]:

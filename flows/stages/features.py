@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.row_digests import digest_rows
+from flows.config.devices import device_names
 from flows.config.models import Config
 from flows.config.sections import ViewRef
 from flows.stages.base import (
@@ -31,7 +32,8 @@ from flows.stages.base import (
 from flows.stages.earlier import Earlier, contents, earlier_rows, record
 from personsearch_core.recipes import FeaturesRecipe, Recipe
 from storage.digests import digest_parts
-from storage.store import Artifact
+from storage.space import require_free_space
+from storage.store import Artifact, Store
 
 if TYPE_CHECKING:
     from flows.stages.extraction import Extraction, Prepared
@@ -67,23 +69,32 @@ def stage(config: Config, name: str, view: ViewRef) -> Stage:
         options=Options(dask=config.run.dask, workers=config.run.workers).model_dump(mode="json"),
         processors=processors_of(config, several=True),
         resume_point=last_shard,
-        bytes_needed=partial(_bytes_needed, config, people),
+        bytes_needed=partial(bytes_of_people, recipe, people, partial(_bytes_of, config)),
     )
 
 
-def _bytes_needed(config: Config, ref: InputRef, artifacts: Mapping[str, Artifact]) -> int | None:
-    """Rows are counted in the snapshot, so this is known before any detector is trained."""
-    from storage.feature_store import features_bytes
-    from storage.feature_store.codecs import stored_row
-
-    recipe = config.features_recipe()
+def bytes_of_people(
+    recipe: FeaturesRecipe,
+    ref: InputRef,
+    bytes_of: Callable[[int], int],
+    artifacts: Mapping[str, Artifact],
+    store: Store,
+) -> int | None:
+    """What the features of a view's people take: counted in the snapshot, before any detector is trained."""
     snapshot = artifacts.get(ref.stage)
     if snapshot is None or ref.view is None:
         return None
-    people = people_of(ref.view.of(snapshot.path).boxes, recipe)
-    n_rows = recipe.rows_per_box * pc.sum(people, min_count=0).as_py()
+    people = people_of(ref.view.of(store.here(snapshot).path).boxes, recipe)
+    return bytes_of(pc.sum(people, min_count=0).as_py())
+
+
+def _bytes_of(config: Config, people: int) -> int:
+    from storage.feature_store import features_bytes, stored_row
+
+    recipe = config.features_recipe()
     shape, codec = recipe.roi.row_shape(config.detector.model.backbone), recipe.codec
-    return features_bytes(n_rows, *stored_row(shape, recipe.dtype, codec.values, codec.channels))
+    row = stored_row(shape, recipe.dtype, codec.values, codec.channels)
+    return features_bytes(recipe.rows_per_box * people, *row)
 
 
 def people_of(boxes: pa.Table, recipe: FeaturesRecipe) -> pa.ChunkedArray:
@@ -142,7 +153,6 @@ def make(context: FeaturesContext) -> Made:
 
 
 def _extraction(context: FeaturesContext) -> Extraction:
-    from flows.config.devices import device_names
     from flows.stages.extraction import Extraction
 
     people, detector = context.inputs.people, context.inputs.detector
@@ -173,9 +183,7 @@ def _make_shards(
     """Write the shards that are missing. Raises DamagedRowsError when the earlier artifact is damaged."""
     from flows.stages.extraction import extract, extract_on_dask, open_writer
     from flows.stages.growing import take_rows
-    from storage.feature_store import features_bytes
-    from storage.feature_store.taking_over import adopt_shards
-    from storage.space import require_free_space
+    from storage.feature_store import adopt_shards, features_bytes
 
     options, plan = context.options, ready.plan
     workers = _workers(options, extraction.devices)

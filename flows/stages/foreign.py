@@ -7,10 +7,10 @@ test view's queries and ground truth. Nothing can be detected with them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,6 @@ from flows.config.models import Config
 from flows.config.sections import EvaluationSection, ViewRef
 from flows.errors import StageError
 from flows.stages.base import (
-    InputRef,
     Inputs,
     Made,
     Maker,
@@ -36,14 +35,21 @@ from flows.stages.base import (
 )
 from flows.stages.detected_blocks import QUERY, ROWS_SCHEMA, TRUTH
 from flows.stages.detections import ROWS
-from flows.stages.features import FeaturesInputs, people_of
+from flows.stages.features import FeaturesInputs, bytes_of_people, people_of
 from personsearch_core.evaluation.settings import settings_of
 from personsearch_core.recipes import DetectionsRecipe, FeaturesRecipe
 from storage.digests import digest_parts
-from storage.store import Artifact
-
-if TYPE_CHECKING:
-    from storage.feature_store import FeatureReader
+from storage.feature_store import (
+    FILES_FILE,
+    FeatureReader,
+    create_features,
+    features_bytes,
+    finish_features,
+    open_features,
+    read_file_digests,
+    write_index,
+)
+from storage.space import require_free_space
 
 VERSION = 1
 _BOX = ["image_id", *COORDINATES]
@@ -67,7 +73,12 @@ def features_stage(config: Config, name: str, view: ViewRef, foreign: ForeignFea
         fixed_inputs={"foreign": foreign.digest},
         options=foreign.model_dump(mode="json"),
         resume_point=last_shard,
-        bytes_needed=partial(_bytes_needed, foreign, recipe, people),
+        bytes_needed=partial(
+            bytes_of_people,
+            recipe,
+            people,
+            lambda n_people: features_bytes(n_people, foreign.maps, foreign.dtype),  # there may be more rows
+        ),
     )
 
 
@@ -85,19 +96,6 @@ def test_stage(config: Config, suffix: str, entry: EvaluationSection, foreign: F
         options=foreign.model_dump(mode="json"),
         resume_point=last_shard,
     )
-
-
-def _bytes_needed(
-    foreign: ForeignFeatures, recipe: FeaturesRecipe, ref: InputRef, artifacts: Mapping[str, Artifact]
-) -> int | None:
-    """With one row per box; there may be several."""
-    from storage.feature_store import features_bytes
-
-    snapshot = artifacts.get(ref.stage)
-    if snapshot is None or ref.view is None:
-        return None
-    people = people_of(ref.view.of(snapshot.path).boxes, recipe)
-    return features_bytes(pc.sum(people, min_count=0).as_py(), foreign.maps, foreign.dtype)
 
 
 def make_features(context: StageContext[FeaturesRecipe, FeaturesInputs, ForeignFeatures]) -> Made:
@@ -162,8 +160,6 @@ AnyContext = StageContext[Any, Any, ForeignFeatures]
 
 def _opened(options: ForeignFeatures) -> FeatureReader:
     """The store, if it is what it was when the run was planned."""
-    from storage.feature_store import open_features
-
     if foreign_digest(options.folder) != options.digest:
         raise StageError(
             f"{options.folder} has changed since the run was planned; run the same command again"
@@ -198,9 +194,6 @@ def _rows_of(
 
 def _copy(context: AnyContext, reader: FeatureReader, rows: np.ndarray) -> str:
     """Copy rows shard by shard, and return the digest of what was copied; shards that exist stay."""
-    from storage.feature_store import create_features, features_bytes, finish_features
-    from storage.space import require_free_space
-
     shape, dtype = context.options.maps, context.options.dtype
     assert math.prod(shape) == math.prod(reader.shape[1:])
     with create_features(context.work, len(rows), shape, dtype, attributes=context.attributes()) as writer:
@@ -238,10 +231,6 @@ def _boxes_of(queries: pa.Table, tables: Sequence[pa.Table], dataset: str) -> pa
 
 
 def _made(context: AnyContext, index: pa.Table, array: str, rows: str, metrics: dict[str, Any]) -> Made:
-    from storage.feature_store import write_index
-    from storage.feature_store.digests import read_file_digests
-    from storage.feature_store.layout import FILES_FILE
-
     write_index(context.work, index)
     options = context.options
     name = "index" if "view" in index.column_names else "rows"

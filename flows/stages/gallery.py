@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from data_catalog.row_digests import digest_rows
+from flows.config.devices import stage_device
 from flows.config.models import Config
 from flows.stages.base import (
     ArtifactInput,
@@ -21,6 +22,7 @@ from flows.stages.base import (
     processors_of,
 )
 from flows.stages.detections import ROWS
+from flows.stages.detector import TRAINED_BRANCH, UNTRAINED_BRANCH
 from personsearch_core.recipes import GalleryRecipe
 from storage.digests import digest_parts
 
@@ -49,8 +51,6 @@ def stage(config: Config, suffix: str) -> Stage:
 
 def make(context: StageContext[GalleryRecipe, GalleryInputs, Nothing]) -> Made:
     """Embed every row of the detections' store with the trained branch and, if asked, the untrained one."""
-    from flows.config.devices import stage_device
-    from flows.stages.detector import TRAINED_BRANCH, UNTRAINED_BRANCH
     from personsearch_core.embedding import embed_rows
     from personsearch_core.models.weights import load_branch
     from storage.feature_store import open_features

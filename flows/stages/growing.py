@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 from flows.stages.earlier import Earlier, Means, means_of
+from flows.stages.extraction import Prepared
+from personsearch_core.models.compute import model_device, neighbours_count
+from personsearch_core.models.weights import weights_digest
+from personsearch_core.pooling.extraction import RowPlan, extract_rows
 from personsearch_core.recipes import FeaturesRecipe
-
-if TYPE_CHECKING:
-    from flows.stages.extraction import Prepared
-    from personsearch_core.pooling.extraction import RowPlan
-    from storage.feature_store import FeatureWriter, RowCodec
+from storage.feature_store import FeatureWriter, RowCodec, fill_shards, missing_rows
 
 _ROI = ("roi_x1", "roi_y1", "roi_x2", "roi_y2")
 
@@ -29,11 +29,6 @@ def means_of_rows(
     """What computes a row of features: which boxes and views there are, and how rows are compressed, does not
     change it; how they are encoded does. Crops of disj are cut one by one. `dask`: address of a scheduler
     whose workers compute."""
-    import torch
-
-    from personsearch_core.models.compute import model_device, neighbours_count
-    from personsearch_core.models.weights import weights_digest
-
     elsewhere = None if dask is None else ELSEWHERE
     fields = recipe.model_dump(mode="json", exclude={"boxes", "views", "compression", "seed"})
     if codec is not None:
@@ -100,9 +95,6 @@ def take_rows(
 
     With `compute`, rows that it does not have are computed here; without, their shards are left.
     """
-    from personsearch_core.pooling.extraction import extract_rows
-    from storage.feature_store.taking_over import fill_shards, missing_rows
-
     layout, match = writer.layout, earlier.match
     if not compute:
         shards = [shard for shard in shards if not len(missing_rows(layout, [shard], match))]

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data_catalog.adapters import load_adapter
 from data_catalog.adapters.protocol import check_options
 from data_catalog.errors import CatalogError
-from data_catalog.fingerprint import DatasetRoot, Fingerprint, fingerprint
+from data_catalog.fingerprint import DatasetRoot, Fingerprint, Progress, fingerprint
 from data_catalog.forgotten import Forgotten
 from data_catalog.hash_cache import HashCache
 from data_catalog.rules import NO_RULES, QueryRule, Rules, SplitRule
+from data_catalog.snapshot import Snapshot, ingest_findings
+from flows.config.models import Config
 from flows.errors import ConfigError, StageError
 from flows.plan.catalog import KIND, StoreSnapshots
 from flows.plan.forgotten_list import ForgottenList
@@ -23,10 +25,6 @@ from storage.digests import digest_json, digest_parts
 from storage.local import LocalStore
 from storage.manifest import Identity
 from storage.opening import open_store
-
-if TYPE_CHECKING:
-    from data_catalog.snapshot import Snapshot
-    from flows.config.models import Config
 
 log = logging.getLogger(__name__)
 
@@ -158,10 +156,9 @@ def make(context: IngestContext) -> Made:
 
     Raises what `read_root` raises.
     """
-    from data_catalog.snapshot import Snapshot, ingest_findings
     from data_catalog.validation import damaged_rows
 
-    made = read_root(context)
+    made = read_root(context.recipe, context.options, context.work, context.progress)
     dataset = context.recipe.dataset
     snapshot = Snapshot(context.work)
     for finding in (*ingest_findings(snapshot), *damaged_rows(snapshot)):
@@ -175,7 +172,7 @@ def make(context: IngestContext) -> Made:
 MAKER = Maker(IngestRecipe, Inputs, Options, make)
 
 
-def read_root(context: IngestContext) -> Made:
+def read_root(recipe: IngestRecipe, options: Options, work: Path, progress: Progress | None = None) -> Made:
     """Read the root into the work area; a table that an earlier try left is written again.
 
     Raises:
@@ -184,7 +181,6 @@ def read_root(context: IngestContext) -> Made:
     """
     from data_catalog.ingest import ingest
 
-    recipe, options = context.recipe, context.options
     source = DatasetRoot(
         options.root,
         load_adapter(recipe.adapter),
@@ -196,14 +192,14 @@ def read_root(context: IngestContext) -> Made:
     _refuse_changed(found, options, "since the ingest was planned")
     made = ingest(
         source,
-        context.work,
+        work,
         found,
         name=recipe.dataset,
         rules=recipe.rules,
         allow_empty=options.allow_empty,
         dask_address=options.dask,
         previous=_previous(options.store, recipe),
-        progress=context.progress,
+        progress=progress,
     )
     _refuse_changed(_fingerprint(source, options.store), options, "during the ingest")
     return Made(content_digest(made.row_digests), {"counts": made.counts})
@@ -249,8 +245,6 @@ def _previous(store: Path, recipe: IngestRecipe) -> Snapshot | None:
 
     Rows to which rules were applied no longer say what the files do. It forgets the same people, or no one.
     """
-    from data_catalog.snapshot import Snapshot
-
     local = LocalStore(store)
     without = recipe.model_copy(update={"queries": None, "splits": None})
     as_read = [each.canonical() for each in (without, without.model_copy(update={"forgotten": None}))]

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from personsearch_core.pooling.extraction import RowPlan, extract_rows
 from personsearch_core.recipes import FeaturesRecipe
 from storage import durable
 from storage.errors import StorageError
+from storage.feature_store.codecs import CODEC_FILE, RowCodec, parse_axes, principal_axes
 
 if TYPE_CHECKING:
     from flows.stages.extraction import Prepared
-    from personsearch_core.pooling.extraction import RowPlan
-    from storage.feature_store import RowCodec
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +29,6 @@ def codec_in(target: Path, recipe: FeaturesRecipe, plan: RowPlan) -> RowCodec | 
 
     Raises StorageError if it needs principal axes which `find_axes` has not left there.
     """
-    from storage.feature_store.codecs import CODEC_FILE, RowCodec, parse_axes
-
     if recipe.codec.is_none or not len(plan):
         return None
     axes = None
@@ -48,9 +46,6 @@ def find_axes(target: Path, recipe: FeaturesRecipe, ready: Prepared, images: Seq
     images: the content of each scene. The sample is all rows of the images whose SHA-256 come first, until
     there are 512: it depends on which images there are and not on their order, and often survives a few more.
     """
-    from personsearch_core.pooling.extraction import extract_rows
-    from storage.feature_store.codecs import CODEC_FILE, principal_axes
-
     plan = ready.plan
     if recipe.codec.channels is None or not len(plan):
         return

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from flows.config.devices import stage_device
 from flows.config.exported import branch_content
 from flows.config.models import Config
 from flows.config.sections import Amount, TrainingEntry
@@ -210,7 +211,6 @@ def train_rank(job: dict[str, Any], rank: Rank) -> dict[str, Any]:
 
 def _processors(context: ReidContext, branch: Branch) -> tuple[torch.device, int]:
     """The device, the first of several perhaps, and the number of processes that train together."""
-    from flows.config.devices import stage_device
     from personsearch_core.training.reid_inputs import has_batch_norm
 
     device, processes = stage_device(context.processors), context.processors.devices

@@ -10,6 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from flows.config.devices import stage_device
 from flows.config.models import Config
 from flows.config.sections import Processors, SpeedSection
 from flows.errors import ConfigError
@@ -67,7 +68,6 @@ def stage(config: Config) -> Stage:
 
 def make(context: StageContext[SpeedRecipe, Inputs, Nothing]) -> Made:
     """Time every architecture and case; metrics are called `j3/4x20/ms_per_person`: 4 images of 20 people."""
-    from flows.config.devices import stage_device
     from personsearch_core.speed import measure_speed
 
     recipe = context.recipe

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from distributed import Client, Event, Future, KilledWorker, as_completed, get_client
 
 from flows.config.request import RunRequest
 from flows.console import told
@@ -19,9 +21,6 @@ from flows.stages.dask_clients import dask_client
 from flows.studies.schedule import ignore_progress, make_with_retries
 from flows.studies.walks import logged
 from storage.store import Artifact
-
-if TYPE_CHECKING:
-    from distributed import Client, Future
 
 _LOOK_SECONDS = 2.0
 """How often a worker asks whether the study is stopped."""
@@ -57,24 +56,18 @@ class DaskRuns:
 
     def ended(self) -> Iterator[tuple[str, Failure | None]]:
         """(member, why it failed or None) of each task, as they end."""
-        from distributed import as_completed
-
         for future in as_completed(self._members, loop=self.client.loop):
             yield self._members[future], _how(future)
             future.release()
 
     def cancel(self) -> None:
         """Cancel all members; a stage that goes on stops at a checkpoint."""
-        from distributed import Event
-
         Event(self._stopping, client=self.client).set()
         self.client.cancel([*self._members])
 
 
 def _how(future: Future[Failure | None]) -> Failure | None:
     """How a task's member failed, also if its workers died or the scheduler did; None if it did not."""
-    from distributed import KilledWorker
-
     if future.status == "cancelled":
         return Failure("interrupted", "its task was cancelled, or the scheduler is gone")
     try:
@@ -115,8 +108,6 @@ def _build(walk: Walk, planned: Planned, stop: threading.Event) -> Artifact:
 @contextmanager
 def _asked_to_stop(name: str) -> Iterator[threading.Event]:
     """An event that is set when the study is stopped."""
-    from distributed import Event, get_client
-
     told_to, stop, ended = Event(name, client=get_client()), threading.Event(), threading.Event()
 
     def watch() -> None:

@@ -24,6 +24,7 @@ from flows.studies.remaining import Remaining
 from flows.studies.schedule import ONE_SLOT, Slots, StageEvent, ignore, run_members
 from flows.studies.walks import MemberOutcome
 from flows.studies.workers import run_on_workers
+from flows.wording import first_few
 from personsearch_core.checksums import CHECKSUMS
 from storage import durable
 from storage.digests import digest_json
@@ -66,8 +67,7 @@ class StudyResult:
         stopped = [name for name, failure in failures if failure.kind == "interrupted"]
         yield from ((name, str(failure)) for name, failure in failures if failure.kind != "interrupted")
         if stopped:
-            more = f" and {len(stopped) - _NAMED} more" if len(stopped) > _NAMED else ""
-            yield ", ".join(stopped[:_NAMED]) + more, "stopped; run the same command to go on"
+            yield first_few(stopped, _NAMED), "stopped; run the same command to go on"
 
     def as_data(self) -> dict[str, Any]:
         """For other programs."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from data_catalog.adapters import load_adapter
 from flows.config.sections import Amount
@@ -25,29 +25,6 @@ DETECTED_PER_IMAGE = 6
 PEOPLE_PER_IMAGE = 4
 
 
-class WorkItem(Protocol):
-    """A stage, or the artifact of one: its recipe, and what it is made from."""
-
-    @property
-    def kind(self) -> str: ...
-
-    @property
-    def recipe(self) -> Mapping[str, Any]: ...
-
-    def input(self, name: str) -> WorkItem | None: ...
-
-    def inputs(self, kind: str) -> Mapping[str, WorkItem | None]:
-        """The inputs of a name that may be numbered, `features0` and `features1` for `features`."""
-
-    def split(self, name: str) -> str:
-        """The split that a view among the inputs takes."""
-
-    @property
-    def counts(self) -> Mapping[str, int]:
-        """Of an ingest: `images`, `train.images`, ...; those of the original dataset as long as it is not
-        read."""
-
-
 @cache
 def _published(adapter: str) -> Mapping[str, int]:
     """The totals of an adapter's publications; looking for the adapter takes 20 ms."""
@@ -59,7 +36,7 @@ def _published(adapter: str) -> Mapping[str, int]:
 
 @dataclass(frozen=True)
 class ToMake:
-    """A node as an origin."""
+    """A node, whose stage is to be made, as an origin."""
 
     node: Node
     drawn: Mapping[Path, Mapping[str, int]]
@@ -78,14 +55,18 @@ class ToMake:
         return None if found is None else ToMake(found, self.drawn)
 
     def inputs(self, kind: str) -> Mapping[str, ToMake | None]:
+        """The inputs of a name that may be numbered, `features0` and `features1` for `features`."""
         return {name: self.input(name) for name in self.node.inputs if name.startswith(kind)}
 
     def split(self, name: str) -> str:
+        """The split that a view among the inputs takes."""
         view = self.node.stage.inputs[name].view
         return "" if view is None else view.split
 
     @property
     def counts(self) -> Mapping[str, int]:
+        """Of an ingest: `images`, `train.images`, ...; those of the original dataset as long as it is not
+        read."""
         made = self.node.artifact
         if made is not None:
             return dict(made.manifest.metrics.get("counts", {}))
@@ -124,6 +105,10 @@ class Built:
         return dict(self.manifest.metrics.get("counts", {}))
 
 
+WorkItem = ToMake | Built
+"""A stage, or the artifact of one: its recipe, and what it is made from."""
+
+
 def likeness(origin: WorkItem) -> tuple[Any, ...]:
     """Stages of a kind for which this is equal take equally long per unit of work."""
     recipe = origin.recipe
@@ -149,9 +134,9 @@ def work(origin: WorkItem) -> float | None:
     counters: dict[str, Callable[[], float | None]] = {
         "ingest": lambda: origin.counts.get("images", origin.counts.get("train.images")),
         "detector": lambda: _detector(origin),
-        "features": lambda: _images(origin, "people"),
+        "features": lambda: _count(origin, "people", "images"),
         "reid": lambda: _reid(origin),
-        "detections": lambda: _images(origin, "test"),
+        "detections": lambda: _count(origin, "test", "images"),
         "gallery": lambda: _gallery(origin),
         "evaluation": lambda: _evaluation(origin),
         "speed": lambda: (
@@ -197,7 +182,7 @@ def rows_of_features(origin: WorkItem) -> int | None:
 
 def rows_of_detections(origin: WorkItem) -> int | None:
     """Rows of detections: those kept, queries and ground truth."""
-    images = _images(origin, "test")
+    images = _count(origin, "test", "images")
     test = origin.input("test")
     if images is None or test is None:
         return None
@@ -206,9 +191,10 @@ def rows_of_detections(origin: WorkItem) -> int | None:
     return int(DETECTED_PER_IMAGE * images + boxes + test.counts.get(f"{split}.queries", 0))
 
 
-def _images(origin: WorkItem, name: str) -> int | None:
+def _count(origin: WorkItem, name: str, what: str) -> int | None:
+    """Of the split that a view among the inputs takes."""
     dataset = origin.input(name)
-    return None if dataset is None else dataset.counts.get(f"{origin.split(name)}.images")
+    return None if dataset is None else dataset.counts.get(f"{origin.split(name)}.{what}")
 
 
 def _detector(origin: WorkItem) -> float | None:
@@ -217,7 +203,7 @@ def _detector(origin: WorkItem) -> float | None:
         return float(training["steps"] * training["batch_size"] * training["accumulate"])
     total = 0.0
     for name, amount in origin.recipe["amounts"].items():
-        images = _images(origin, name)
+        images = _count(origin, name, "images")
         if images is None:
             dataset = origin.input(name)
             images = None if dataset is None else dataset.counts.get("images")
@@ -230,7 +216,7 @@ def _detector(origin: WorkItem) -> float | None:
 def _reid(origin: WorkItem) -> float | None:
     recipe, amounts = origin.recipe["reid"], origin.recipe.get("amounts", {})
     stores = origin.inputs("features")
-    people = [_identities(features) for features in stores.values()]
+    people = [None if features is None else _count(features, "people", "ids") for features in stores.values()]
     identities = [number for number in people if number is not None]
     if not identities or len(identities) < len(people):
         return None
@@ -238,13 +224,6 @@ def _reid(origin: WorkItem) -> float | None:
     steps = -(-sum(per_epoch(drawn, identities)) // recipe["identities_per_batch"])
     rows = recipe["identities_per_batch"] * recipe["shots"] + recipe["unlabelled_per_batch"]
     return float(steps * rows * sum(phase["epochs"] for phase in recipe["phases"]))
-
-
-def _identities(features: WorkItem | None) -> int | None:
-    people = None if features is None else features.input("people")
-    if features is None or people is None:
-        return None
-    return people.counts.get(f"{features.split('people')}.ids")
 
 
 def _gallery(origin: WorkItem) -> float | None:

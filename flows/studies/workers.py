@@ -17,7 +17,6 @@ from typing import Protocol
 from flows.config.request import RunRequest
 from flows.errors import ConfigError, Failure
 from flows.run.pool_runs import work_pool
-from flows.studies.dask_runs import dask_runs
 from flows.studies.loading import Loader
 from flows.studies.members import Member
 from flows.studies.schedule import StageEvent, StudyOutcome, ignore
@@ -78,7 +77,11 @@ def run_on_workers(
 
 
 def _runs(place: str) -> AbstractContextManager[MemberRuns]:
-    return dask_runs(place) if "://" in place else work_pool(place)
+    if "://" not in place:
+        return work_pool(place)
+    from flows.studies.dask_runs import dask_runs  # loads Dask
+
+    return dask_runs(place)
 
 
 @dataclass

@@ -8,19 +8,17 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow.parquet as pq
 
+from flows.config.models import Config
 from flows.console import told
+from flows.run.records import RunRecord
 from flows.stages.detector import HISTORY
 from flows.stages.report import PAGE
 from flows.tracking.protocol import Curve, Status, TrackedRun, TrackedStage, Tracker, load_tracker
 from storage.store import Artifact
-
-if TYPE_CHECKING:
-    from flows.config.models import Config
-    from flows.run.records import RunRecord
 
 LIMIT_SECONDS = 60.0
 """How long a tracker may take for one call."""

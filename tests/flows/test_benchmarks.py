@@ -18,7 +18,7 @@ from benchmarks.extraction import ExtractionBenchmark, measure_extraction
 from benchmarks.extraction import _figures as extraction_figures
 from benchmarks.object_clients import measure_clients
 from benchmarks.reid import ReidBenchmark, Steps, in_turn, measure_reid
-from benchmarks.remote_training import RemoteBenchmark, measure_remote
+from benchmarks.remote_training import MODEL, measure_remote
 from benchmarks.search import SearchBenchmark, measure_search
 from personsearch_core.recipes import Compute, DetectorModel, RoiRecipe
 from personsearch_core.speed import SpeedRow
@@ -106,7 +106,7 @@ def test_a_gpus_wire_can_be_the_floor_of_extraction() -> None:
 
 @pytest.mark.slow
 def test_remote_training(tmp_path: Path) -> None:
-    size = RemoteBenchmark(rows=1024, batch=16, rounds=1, device=torch.device("cpu"))
+    size = ReidBenchmark(rows=1024, batch=16, rounds=1, model=MODEL)
     found = list(measure_remote(tmp_path, size))
     assert [one.bound for one in found if one.bound] == [">= 0.8", ">= 0.8", "<= 1"]
     assert all(one.value > 0 for one in found) and found[-1].holds

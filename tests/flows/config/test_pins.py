@@ -212,7 +212,7 @@ def test_damage_is_said_at_once_and_nothing_pinned_is_built_again(store: LocalSt
     path = write(tmp_path, detector={"use": name_of(detector)})
     stages = [pinned.stage("detector", load_config(path).pins["detector"])]
     with pytest.raises(ConfigError, match=r"detector is pinned .* and is not built again"):
-        select(stages, force=("detector",))
+        select(stages, force=["detector"])
     weights = detector.path / "weights.bin"
     weights.write_bytes(b"other bytes")
     os.utime(weights)

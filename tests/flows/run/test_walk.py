@@ -54,7 +54,7 @@ def test_the_stage_that_was_begun_is_handed_over_once(request_: RunRequest, tmp_
             begun = walk.begin(planned)
             artifact = begun.artifact(on_progress=ignore)
             retried = walk.begin(planned)
-            retried.stop()
+            retried.process.stop()
             assert retried is not begun
         walk.made(planned, artifact)
         assert walk.artifacts == {"ingest:d": artifact}

@@ -15,7 +15,7 @@ from benchmarks.growing import GrowingScenes, Timed, make_stages, write_config
 from flows.plan.states import Planned
 from flows.provenance import computed_on
 from flows.run.making import make, task_of
-from flows.stages import earlier
+from flows.stages import earlier, growing
 from personsearch_core.models import compute
 from personsearch_core.models.detector import Detector, build_detector
 from storage.feature_store import FeatureWriter
@@ -176,7 +176,8 @@ def test_rows_of_another_machine_are_not_taken(
 def test_where_neighbours_count_everything_is_computed(
     case: Case, store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(compute, "neighbours_count", lambda *_: "nobody has tried")
+    for module in (growing, compute):  # that of detections is imported when it is called
+        monkeypatch.setattr(module, "neighbours_count", lambda *_: "nobody has tried")
     with caplog.at_level(logging.INFO):
         made = case.make(store, kinds=("features",))
     _took_nothing(made)

@@ -147,7 +147,7 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path: Path, train: Any, messag
 
 def test_the_kind_stands_for_all_features_stages(tmp_path: Path) -> None:
     stages = build_stages(config_of(tmp_path, [PRW, CUHK]))
-    chosen, again = select(stages, until="features", force=("features",))
+    chosen, again = select(stages, until="features", force=["features"])
     assert again == {"features:cuhk", "features:prw"} and chosen[-1].name == "features:prw"
     chosen, again = select(stages, until="reid", start_from="features:cuhk")
     assert again == {"features:cuhk", "reid", "gallery", "evaluation", "report"}
