@@ -95,19 +95,16 @@ def run_tasks(
     for number, task in enumerate(tasks):
         key = (id(task.queries.embeddings), id(task.gallery.pool)) if _can_join(task) else number
         together.setdefault(key, []).append(number)
-    rankings = [_ranking([tasks[number] for number in group]) for group in together.values()]
-    found = run_jobs([ranking.job() for ranking in rankings], map_blocks, progress)
+    groups = list(together.values())
+    jobs = []
+    for group in groups:
+        members = [tasks[number] for number in group]
+        jobs.append(members[0].job() if len(group) == 1 else JointRanking.of(members).job())
     outcomes: dict[int, list[Any]] = {}
-    for group, ranking, blocks in zip(together.values(), rankings, found, strict=True):
+    for group, blocks in zip(groups, run_jobs(jobs, map_blocks, progress), strict=True):
         for place, number in enumerate(group):
-            outcomes[number] = blocks if ranking is tasks[number] else [block[place] for block in blocks]
+            outcomes[number] = blocks if len(group) == 1 else [block[place] for block in blocks]
     return [outcomes[number] for number in range(len(tasks))]
-
-
-def _ranking(members: Sequence[Task]) -> SearchTask | JointRanking:
-    """A search that is alone ranks by itself, without a sort of every query's similarities."""
-    first = members[0]
-    return first if len(members) == 1 and isinstance(first, SearchTask) else JointRanking.of(members)
 
 
 def _can_join(task: Task) -> bool:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from personsearch_core.evaluation.matching import GroupedDetections, equal_pairs, iou
+from personsearch_core.evaluation.parallel import Job, Products
 from personsearch_core.evaluation.ranking import QueryResults
 from personsearch_core.evaluation.records import (
     BoolArray,
@@ -74,6 +76,12 @@ class Zheng2017Task:
     score_threshold: float | None = None
     """The lowest score of what is ranked; None = any."""
 
+    def job(self) -> Job:
+        """The ranking, as a job for workers."""
+        return Job(
+            self.queries.embeddings, self.gallery.pool, self.gallery.column, partial(_rank_block, self)
+        )
+
     def result(self, blocks: Sequence[tuple[FloatArray, IntArray]]) -> Zheng2017Result:
         """Combine the blocks."""
         ap, rank = (np.concatenate(part) for part in zip(*blocks, strict=True))
@@ -101,6 +109,21 @@ def zheng2017_task(
         query_camera=cameras[queries.image],
         n_truths=_denominators(detections, queries, truth, cameras, labels),
     )
+
+
+def _rank_block(task: Zheng2017Task, block: range, products: Products | None) -> tuple[FloatArray, IntArray]:
+    """AP (b,) and rank of the first positive (b,) of a block's queries."""
+    assert products is not None
+    query_person = task.queries.person_ids()
+    found = []
+    for query, similarities in zip(block, products, strict=True):
+        own = np.flatnonzero(task.person_id == query_person[query])
+        other_camera = task.camera[own] != task.query_camera[query]
+        similarities[own[~other_camera]] = -np.inf
+        found.append(_ranks_of(similarities, own[other_camera], task.gallery.row))
+    of_query = np.repeat(np.arange(len(block)), [len(ranks) for ranks in found])
+    n_truths = task.n_truths[block.start : block.stop]
+    return average_precisions(of_query, np.concatenate(found), n_truths)
 
 
 def label_detections(detections: Detections, truth: GroundTruth) -> DetectionLabels:
@@ -157,6 +180,17 @@ def _denominators(
     key, query_key = person * len(known) + camera, wanted * len(known) + cameras[queries.image]
     own_camera = np.searchsorted(key, query_key, "right") - np.searchsorted(key, query_key, "left")
     return everywhere - own_camera
+
+
+def _ranks_of(similarities: FloatArray, positives: IntArray, row: IntArray) -> IntArray:
+    """1-based ranks, ascending, of `positives` by falling similarity; ties by `row` (n,)."""
+    levels, rising = similarities[positives], np.sort(similarities)
+    ranks = len(rising) - np.searchsorted(rising, levels, side="left")
+    more_similar = len(rising) - np.searchsorted(rising, levels, side="right")
+    for i in np.flatnonzero(ranks - more_similar > 1):
+        later = row[similarities == levels[i]] > row[positives[i]]
+        ranks[i] -= np.count_nonzero(later)
+    return np.sort(ranks)
 
 
 def average_precisions(query: IntArray, ranks: IntArray, n_truths: IntArray) -> tuple[FloatArray, IntArray]:

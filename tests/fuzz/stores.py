@@ -17,7 +17,6 @@ from storage.feature_store import (
     verify_features,
     write_index,
 )
-from storage.listing import list_entries
 from storage.opening import open_store
 from tests.fuzz.edits import Edit, Edits, Tree, of_tree, values
 from tests.fuzz.target import Target, all_of
@@ -177,8 +176,8 @@ def _open_url(folder: Path) -> None:
     all_of(
         (
             lambda: open_store(url).exists(),
-            lambda: list(open_store(url).keys()),
-            lambda: list_entries(open_store(url)),
+            lambda: open_store(url).kinds(),
+            lambda: list(open_store(url).keys("features")),
         )
     )
 
