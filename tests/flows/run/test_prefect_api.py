@@ -28,7 +28,7 @@ from tests.prefect_database import copy_database
 STARTED_AHEAD = """
 import os
 os.environ.pop("PREFECT_API_URL", None)
-from flows.run.embedded_api import Place, _if_at
+from flows.run.embedded_api import ApiFiles, _if_at
 from flows.run.prefect_api import api, own_place, start_ahead
 from storage.locks import is_held
 ahead = start_ahead()
@@ -37,7 +37,7 @@ with api(ahead):
     print(start_ahead())
 ahead.wait(60)
 other = start_ahead()
-print(_if_at(Place.of(own_place().folder.parent, "elsewhere"), other), other.returncode is not None)
+print(_if_at(ApiFiles.of(own_place().folder.parent, "elsewhere"), other), other.returncode is not None)
 """
 
 KILLED_RUN = """
