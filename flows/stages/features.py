@@ -89,7 +89,8 @@ def bytes_of_people(
 
 
 def _bytes_of(config: Config, people: int) -> int:
-    from storage.feature_store import features_bytes, stored_row
+    from storage.feature_store import features_bytes
+    from storage.feature_store.codecs import stored_row
 
     recipe = config.features_recipe()
     shape, codec = recipe.roi.row_shape(config.detector.model.backbone), recipe.codec
@@ -183,7 +184,8 @@ def _make_shards(
     """Write the shards that are missing. Raises DamagedRowsError when the earlier artifact is damaged."""
     from flows.stages.extraction import extract, extract_on_dask, open_writer
     from flows.stages.growing import take_rows
-    from storage.feature_store import adopt_shards, features_bytes
+    from storage.feature_store import features_bytes
+    from storage.feature_store.taking_over import adopt_shards
 
     options, plan = context.options, ready.plan
     workers = _workers(options, extraction.devices)

@@ -40,15 +40,15 @@ from personsearch_core.evaluation.settings import settings_of
 from personsearch_core.recipes import DetectionsRecipe, FeaturesRecipe
 from storage.digests import digest_parts
 from storage.feature_store import (
-    FILES_FILE,
     FeatureReader,
     create_features,
     features_bytes,
     finish_features,
     open_features,
-    read_file_digests,
     write_index,
 )
+from storage.feature_store.digests import read_file_digests
+from storage.feature_store.layout import FILES_FILE
 from storage.space import require_free_space
 
 VERSION = 1

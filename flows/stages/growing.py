@@ -15,7 +15,8 @@ from personsearch_core.models.compute import model_device, neighbours_count
 from personsearch_core.models.weights import weights_digest
 from personsearch_core.pooling.extraction import RowPlan, extract_rows
 from personsearch_core.recipes import FeaturesRecipe
-from storage.feature_store import FeatureWriter, RowCodec, fill_shards, missing_rows
+from storage.feature_store import FeatureWriter, RowCodec
+from storage.feature_store.taking_over import fill_shards, missing_rows
 
 _ROI = ("roi_x1", "roi_y1", "roi_x2", "roi_y2")
 

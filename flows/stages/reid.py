@@ -31,6 +31,7 @@ from flows.stages.base import (
 from flows.stages.detector import TRAINED_BRANCH, UNTRAINED_BRANCH, WEIGHTS
 from personsearch_core.recipes import (
     BATCH_NORM_EPSILON,
+    BranchModel,
     DetectorModel,
     Recipe,
     ReidRecipe,
@@ -56,6 +57,8 @@ log = logging.getLogger(__name__)
 VERSION = 3
 SAME_AT_EQUAL_EPSILON = 2
 """Version 3 gives the branch's norms the backbone's epsilon; where it had that before, its artifacts hold."""
+NOT_NORMALISED = 4
+"""Version 4, only where embeddings are not normalised: the content's digest says so."""
 ONCE_EACH = Amount(repeat=1.0)
 """What an epoch takes of a dataset whose amount is not in the recipe: each identity once."""
 
@@ -97,6 +100,13 @@ class Options(Recipe):
     """Bytes of shards that are kept on this machine, of features that are read from object storage."""
 
 
+def _version(branch: BranchModel, model: DetectorModel) -> int:
+    if not branch.normalise:
+        return NOT_NORMALISED
+    same = branch.epsilon(model) == branch.earlier_epsilon(model)
+    return SAME_AT_EQUAL_EPSILON if same else VERSION
+
+
 def stage(config: Config) -> Stage:
     recipe = config.reid_section
     names = feature_names(config)
@@ -113,7 +123,7 @@ def stage(config: Config) -> Stage:
     return Stage(
         name="reid",
         kind="reid",
-        version=SAME_AT_EQUAL_EPSILON if epsilon == branch.earlier_epsilon(model) else VERSION,
+        version=_version(branch, model),
         recipe=TrainingRecipe(
             reid=recipe,
             variant=config.roi.variant,

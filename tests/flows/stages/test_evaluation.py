@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from data_catalog.errors import CatalogError
 from flows.cli.score import app
-from flows.report.results import Results
+from flows.report.results import EvaluationFiles
 from flows.stages import evaluation
 from flows.stages.detected_blocks import DETECTION, QUERY
 from flows.stages.detections import ROWS
@@ -90,7 +90,7 @@ def test_run_and_score_give_one_number_one_name(
     settings = json.loads((context.work / evaluation.METRICS).read_text())["settings"]
     resampled = scored("prw", *options, "--bootstrap", str(context.recipe.bootstrap_samples))["bootstrap"]
     assert settings[0]["mAP_interval"] == [resampled["mAP"]["low"], resampled["mAP"]["high"]]
-    shown = Results(context.work, 0.5, context.recipe.bootstrap_samples, context.recipe.seed)
+    shown = EvaluationFiles(context.work, 0.5, context.recipe.bootstrap_samples, context.recipe.seed)
     assert shown.rank1_intervals["prw"] == (resampled["rank1"]["low"], resampled["rank1"]["high"])
     for k in (2, 4):
         (setting,) = [each for each in settings if each["boxes_per_image"] == k]

@@ -60,6 +60,15 @@ def stages_of(folder: Path, train: Any) -> dict[str, Stage]:
     return {stage.name: stage for stage in build_stages(config_of(folder, train))}
 
 
+def test_only_a_branch_that_does_not_normalise_is_trained_again(tmp_path: Path) -> None:
+    path = write(tmp_path, [PRW])
+    plain, free = (
+        next(stage for stage in build_stages(load_config(path, changes)) if stage.name == "reid")
+        for changes in ([], ["reid.branch.normalise=false"])
+    )
+    assert (plain.version, free.version) == (3, 4)
+
+
 def test_a_detector_that_several_machines_train_runs_alone(tmp_path: Path) -> None:
     path = write(tmp_path, [PRW])
     here, joined = (
