@@ -32,7 +32,7 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         monkeypatch.setattr(LocalStore, name, method)
 
-    for name in ("keys", "manifests", "stamps", "kinds", "without_manifest"):
+    for name in ("keys", "stamps", "kinds", "without_manifest"):
         noting(name)
     return found
 
