@@ -35,7 +35,7 @@ class Bucket:
         return {
             path: listed[path]
             for path, (kind, *rest) in parts.items()
-            if rest[1:] == [FILE_NAME] and not kind.startswith(".")
+            if rest[1:] == [FILE_NAME] and not kind.startswith(".") and not rest[0].startswith(".")
         }
 
     def tag_path(self, tag: str) -> str:

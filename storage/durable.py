@@ -133,5 +133,7 @@ def is_running(process: str) -> bool:
 
 
 def remove_abandoned(folder: Path) -> None:
+    """Delete the files of killed writers; folders go with the next one that is filled in their place."""
     for file in abandoned(folder):
-        file.unlink(missing_ok=True)
+        if not file.is_dir():
+            file.unlink(missing_ok=True)

@@ -145,6 +145,12 @@ class LocalStore(Store):
     def kinds(self) -> list[str]:
         return sorted(visible_names(self.root))
 
+    def keys(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
+        for each in [checked_name(kind)] if kind else self.kinds():
+            for key in sorted(visible_names(self.root / each)):
+                if self.root.joinpath(each, key, FILE_NAME).is_file():
+                    yield each, key
+
     def stamps(self, kind: str) -> Iterator[tuple[str, str]]:
         folder = str(self.kind_folder(kind))  # a Path for each of a million keys takes most of the time
         for key in durable.names_in(self.kind_folder(kind)):
@@ -182,16 +188,29 @@ class LocalStore(Store):
             return {}
         return {path.name: path.read_bytes() for path in files}
 
+    def write_tag(self, tag: str, artifact: str) -> None:
+        with self.place.changing_tag(tag):
+            self._put_tag(tag, artifact)
+
     def swap_tag(self, tag: str, before: str | None, after: str | None) -> bool:
         with self.place.changing_tag(tag):
-            if self.tag_line(tag) != before:
+            content = self.read_tags().get(tag)
+            if (None if content is None else content.strip()) != (before and before.encode()):
                 return False
             if after is not None:
-                durable.make_folder(self.place.tags_path)
-                durable.write(self.place.tags_path / tag, after + "\n")
+                self._put_tag(tag, after)
             elif before is not None:
                 durable.remove(self.place.tags_path / tag)
             return True
+
+    def _put_tag(self, tag: str, artifact: str) -> None:
+        durable.make_folder(self.place.tags_path)
+        durable.write(self.place.tags_path / tag, artifact + "\n")
+
+    def remove_tag(self, tag: str) -> None:
+        """Remove a tag. Raises FileNotFoundError if it does not exist."""
+        with self.place.changing_tag(tag):
+            durable.remove(self.place.tags_path / tag)
 
     def local_path(self, kind: str, key: str) -> Path:
         """Where this machine can read an artifact's files, even damaged ones."""

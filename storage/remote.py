@@ -152,6 +152,12 @@ class RemoteStore(Store):
     def kinds(self) -> list[str]:
         return [path.rpartition("/")[2] for path in self._bucket.folders(self.prefix)]
 
+    def keys(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
+        for each in [checked_name(kind)] if kind else self.kinds():
+            for folder in self._bucket.folders(f"{self.prefix}/{each}"):
+                if self._bucket.is_there(f"{folder}/{FILE_NAME}"):
+                    yield each, folder.rpartition("/")[2]
+
     def stamps(self, kind: str) -> Iterator[tuple[str, str]]:
         for path, entry in self._bucket.manifests(self._bucket.listed(checked_name(kind))).items():
             yield _names(path)[1], f"{entry['size']}.{tag_of(entry)}"
@@ -173,9 +179,20 @@ class RemoteStore(Store):
         found = self._bucket.contents(sorted(self.system.find(self._bucket.tag_path(""))))
         return {path.rpartition("/")[2]: content for path, content in found.items()}
 
+    @reaching()
+    def write_tag(self, tag: str, artifact: str) -> None:
+        self.system.pipe_file(self._bucket.tag_path(tag), f"{artifact}\n".encode())
+
     def swap_tag(self, tag: str, before: str | None, after: str | None) -> bool:
         return self._bucket.swap(self._bucket.tag_path(tag), before, after)
 
+    @reaching()
+    def remove_tag(self, tag: str) -> None:
+        if not self.system.exists(self._bucket.tag_path(tag)):
+            raise FileNotFoundError(self._bucket.tag_path(tag))
+        self.system.rm_file(self._bucket.tag_path(tag))
+
+    @reaching()
     def written_since(self, moment: datetime) -> set[str]:
         there = self._bucket.manifests(self._bucket.listed(""))
         return {"/".join(_names(path)) for path, entry in there.items() if modified(entry) > moment}

@@ -113,6 +113,10 @@ class Store(ABC):
         """Only the manifest. Raises FileNotFoundError if it is missing, StorageError if damaged."""
 
     @abstractmethod
+    def keys(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
+        """(kind, key) of every finished artifact, in order; each is looked at when it is taken."""
+
+    @abstractmethod
     def kinds(self) -> list[str]:
         """The kinds of which there may be artifacts, in order."""
 
@@ -214,6 +218,10 @@ class Store(ABC):
         """The content of every tag; see `storage.tags`."""
 
     @abstractmethod
+    def write_tag(self, tag: str, artifact: str) -> None:
+        """Point a tag to the artifact `kind/key`, durably."""
+
+    @abstractmethod
     def swap_tag(self, tag: str, before: str | None, after: str | None) -> bool:
         """Point a tag that points to `before` to `after`, durably; None stands for no tag.
 
@@ -221,15 +229,9 @@ class Store(ABC):
         and on S3; on other object storage the tag is read first, then written.
         """
 
-    def tag_line(self, tag: str) -> str | None:
-        """What a tag says now, as `swap_tag` compares it; None without the tag."""
-        content = self.read_tags().get(tag)
-        return None if content is None else content.decode(errors="replace").strip()
-
-    def keys(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
-        """(kind, key) of every finished artifact, in order."""
-        for each in [kind] if kind else self.kinds():
-            yield from sorted((each, key) for key, _ in self.stamps(each))
+    @abstractmethod
+    def remove_tag(self, tag: str) -> None:
+        """Remove a tag. Raises FileNotFoundError if it does not exist."""
 
     def newest(self, kind: str) -> list[str]:
         """Keys of artifacts of a kind that were published on this machine last; see `Recent`."""

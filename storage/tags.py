@@ -22,21 +22,23 @@ def set_tag(store: Store, tag: str, artifact: str) -> None:
     Raises StorageError for an invalid name, for a missing artifact, and if a collection deletes the artifact
     or one of its sources at the same moment.
     """
-    while not move_tag(store, tag, store.tag_line(tag), artifact):
-        continue  # another process has moved it since
+    kept = _kept(store, require_name(tag), artifact)
+    content = store.read_tags().get(tag)
+    before = None if content is None else content.decode(errors="replace").strip()
+    store.write_tag(tag, artifact)
+    _require_kept(store, tag, before, artifact, kept)
 
 
 def move_tag(store: Store, tag: str, before: str | None, artifact: str) -> bool:
     """Like `set_tag`, if the tag points to `before` (None: if it does not exist); False otherwise."""
-    require_name(tag)
-    kept = _kept(store, artifact)
+    kept = _kept(store, require_name(tag), artifact)
     if not store.swap_tag(tag, before, artifact):
         return False
     _require_kept(store, tag, before, artifact, kept)
     return True
 
 
-def _kept(store: Store, artifact: str) -> set[str]:
+def _kept(store: Store, tag: str, artifact: str) -> set[str]:
     """The artifact and its sources, which a tag keeps. Raises StorageError if it is missing."""
     kept = with_sources(list_entries(store), [artifact])
     if artifact not in kept:
@@ -72,12 +74,11 @@ def stays(store: Store, kind: str, key: str) -> bool:
 
 def remove_tag(store: Store, tag: str) -> None:
     """Remove a tag; its artifact stays. Raises StorageError if the tag is unknown."""
-    require_name(tag)
-    while (before := store.tag_line(tag)) is not None:
-        if store.swap_tag(tag, before, None):
-            return
-    known = ", ".join(store.read_tags()) or "none"
-    raise StorageError(f"{store} has no tag {tag!r}; it has: {known}")
+    try:
+        store.remove_tag(require_name(tag))
+    except FileNotFoundError as error:
+        known = ", ".join(store.read_tags()) or "none"
+        raise StorageError(f"{store} has no tag {tag!r}; it has: {known}") from error
 
 
 def tags(store: Store) -> dict[str, str]:

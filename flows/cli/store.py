@@ -255,7 +255,7 @@ def _artifact_of_stage(opened: ArtifactStore, settings: Config, config: Path, st
 
 
 def _require_kind(kind: str) -> None:
-    from flows.config.sections import Kind  # loads pyarrow
+    from flows.config.sections import Kind  # loads the models of a config
 
     kinds = get_args(Kind)
     if kind not in kinds:

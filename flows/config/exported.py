@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,14 +101,7 @@ class ExportedModel:
         if self.variant != "disj":
             inputs["detector"] = self.detector_digest
         identity = Identity(kind="reid", version=VERSION, recipe=recipe, inputs=inputs)
-        return identity, branch_content({BRANCH: self.branch_digest}, self.branch_model)
-
-
-def branch_content(weights: Mapping[str, str], branch: BranchModel) -> str:
-    """The content digest of a branch: of its weights, by file, and of what decides on its embeddings but
-    leaves no trace in them: the same training gives embeddings that are normalised, or not.
-    """
-    return digest_parts({**weights, **({} if branch.normalise else {"normalise": "false"})})
+        return identity, digest_parts({BRANCH: self.branch_digest})
 
 
 def _without_path(model: DetectorModel) -> DetectorModel:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from flows.config.devices import stage_device
-from flows.config.exported import branch_content
 from flows.config.models import Config
 from flows.config.rendezvous import rendezvous_address
 from flows.config.sections import Amount
@@ -26,7 +25,7 @@ from flows.stages.base import (
     view_input,
 )
 from personsearch_core.recipes import DetectorRecipe, JointRecipe, Recipe, later, objective_versions
-from storage.digests import digest_file, digest_safetensors
+from storage.digests import digest_file, digest_parts, digest_safetensors
 
 if TYPE_CHECKING:
     from personsearch_core.training.machines import Machines
@@ -144,7 +143,7 @@ def make(context: StageContext[TrainingRecipe, DetectorInputs, Options]) -> Made
         raise Interrupted(str(stopped)) from stopped
     files = (WEIGHTS,) if recipe.joint is None else (WEIGHTS, TRAINED_BRANCH, UNTRAINED_BRANCH)
     digests = {name: digest_safetensors(context.work / name) for name in files}
-    digest = digests[WEIGHTS] if recipe.joint is None else branch_content(digests, recipe.joint.branch)
+    digest = digests[WEIGHTS] if recipe.joint is None else digest_parts(digests)
     return Made(digest, dict(result.metrics), RESUME_ONLY)
 
 

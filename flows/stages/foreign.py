@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,19 +39,14 @@ from flows.stages.features import FeaturesInputs, bytes_of_people, people_of
 from personsearch_core.evaluation.settings import settings_of
 from personsearch_core.recipes import DetectionsRecipe, FeaturesRecipe
 from storage.digests import digest_parts
-from storage.feature_store import (
-    FeatureReader,
-    create_features,
-    features_bytes,
-    finish_features,
-    open_features,
-    write_index,
-)
-from storage.feature_store.digests import read_file_digests
-from storage.feature_store.layout import FILES_FILE
+from storage.feature_store import features_bytes
 from storage.space import require_free_space
 
+if TYPE_CHECKING:
+    from storage.feature_store import FeatureReader
+
 VERSION = 1
+TEST_VERSION = 2
 _BOX = ["image_id", *COORDINATES]
 SHOWN = 3
 
@@ -88,7 +83,7 @@ def test_stage(config: Config, suffix: str, entry: EvaluationSection, foreign: F
     return Stage(
         name=f"detections{suffix}",
         kind="detections",
-        version=VERSION,
+        version=TEST_VERSION,
         recipe=config.detections_recipe().model_dump(mode="json"),
         maker="flows.stages.foreign:TEST",
         inputs={"test": view_input(config, entry.test, "truth", protocols)},
@@ -164,6 +159,8 @@ def _opened(options: ForeignFeatures) -> FeatureReader:
         raise StageError(
             f"{options.folder} has changed since the run was planned; run the same command again"
         )
+    from storage.feature_store import open_features
+
     return open_features(options.folder)
 
 
@@ -194,6 +191,8 @@ def _rows_of(
 
 def _copy(context: AnyContext, reader: FeatureReader, rows: np.ndarray) -> str:
     """Copy rows shard by shard, and return the digest of what was copied; shards that exist stay."""
+    from storage.feature_store import create_features, finish_features
+
     shape, dtype = context.options.maps, context.options.dtype
     assert math.prod(shape) == math.prod(reader.shape[1:])
     with create_features(context.work, len(rows), shape, dtype, attributes=context.attributes()) as writer:
@@ -231,6 +230,10 @@ def _boxes_of(queries: pa.Table, tables: Sequence[pa.Table], dataset: str) -> pa
 
 
 def _made(context: AnyContext, index: pa.Table, array: str, rows: str, metrics: dict[str, Any]) -> Made:
+    from storage.feature_store import write_index
+    from storage.feature_store.digests import read_file_digests
+    from storage.feature_store.layout import FILES_FILE
+
     write_index(context.work, index)
     options = context.options
     name = "index" if "view" in index.column_names else "rows"

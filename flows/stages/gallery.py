@@ -38,6 +38,7 @@ class GalleryInputs(Inputs):
 
 
 def stage(config: Config, suffix: str) -> Stage:
+    branch = (config.detector.joint or config.reid_section).branch
     return Stage(
         name=f"gallery{suffix}",
         kind="gallery",
@@ -45,6 +46,8 @@ def stage(config: Config, suffix: str) -> Stage:
         recipe=config.gallery.model_dump(mode="json"),
         maker="flows.stages.gallery:MAKER",
         inputs={"detections": InputRef(f"detections{suffix}"), "reid": InputRef(config.branch_stage)},
+        # The digest of a branch is of its weights, which are the same with and without.
+        fixed_inputs={} if branch.normalise else {"normalise": "false"},
         processors=processors_of(config),
     )
 

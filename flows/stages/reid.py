@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from flows.config.devices import stage_device
-from flows.config.exported import branch_content
 from flows.config.models import Config
 from flows.config.sections import Amount, TrainingEntry
 from flows.errors import Interrupted, StageError
@@ -31,7 +30,6 @@ from flows.stages.base import (
 from flows.stages.detector import TRAINED_BRANCH, UNTRAINED_BRANCH, WEIGHTS
 from personsearch_core.recipes import (
     BATCH_NORM_EPSILON,
-    BranchModel,
     DetectorModel,
     Recipe,
     ReidRecipe,
@@ -39,7 +37,7 @@ from personsearch_core.recipes import (
     later,
     objective_versions,
 )
-from storage.digests import digest_safetensors
+from storage.digests import digest_parts, digest_safetensors
 from storage.opening import open_store
 from storage.store import Artifact, Store
 
@@ -57,8 +55,6 @@ log = logging.getLogger(__name__)
 VERSION = 3
 SAME_AT_EQUAL_EPSILON = 2
 """Version 3 gives the branch's norms the backbone's epsilon; where it had that before, its artifacts hold."""
-NOT_NORMALISED = 4
-"""Version 4, only where embeddings are not normalised: the content's digest says so."""
 ONCE_EACH = Amount(repeat=1.0)
 """What an epoch takes of a dataset whose amount is not in the recipe: each identity once."""
 
@@ -100,13 +96,6 @@ class Options(Recipe):
     """Bytes of shards that are kept on this machine, of features that are read from object storage."""
 
 
-def _version(branch: BranchModel, model: DetectorModel) -> int:
-    if not branch.normalise:
-        return NOT_NORMALISED
-    same = branch.epsilon(model) == branch.earlier_epsilon(model)
-    return SAME_AT_EQUAL_EPSILON if same else VERSION
-
-
 def stage(config: Config) -> Stage:
     recipe = config.reid_section
     names = feature_names(config)
@@ -123,7 +112,7 @@ def stage(config: Config) -> Stage:
     return Stage(
         name="reid",
         kind="reid",
-        version=_version(branch, model),
+        version=SAME_AT_EQUAL_EPSILON if epsilon == branch.earlier_epsilon(model) else VERSION,
         recipe=TrainingRecipe(
             reid=recipe,
             variant=config.roi.variant,
@@ -194,7 +183,7 @@ def make(context: ReidContext) -> Made:
         raise Interrupted(str(stopped)) from stopped
     save_branch(context.work / TRAINED_BRANCH, branch)
     digests = {name: digest_safetensors(context.work / name) for name in (TRAINED_BRANCH, UNTRAINED_BRANCH)}
-    return Made(branch_content(digests, recipe.reid.branch), dict(result["metrics"]), RESUME_ONLY)
+    return Made(digest_parts(digests), dict(result["metrics"]), RESUME_ONLY)
 
 
 def train_rank(job: dict[str, Any], rank: Rank) -> dict[str, Any]:

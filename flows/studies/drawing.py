@@ -25,6 +25,7 @@ from personsearch_core.recipes import Recipe, Seed
 from storage import durable
 from storage.digests import digest_json
 from storage.folders import whole_folder
+from storage.locks import exclusive
 
 Layout = Literal["prw", "cuhk-sysu", "mot17", "wider-pedestrian"]
 Write = Callable[..., None]
@@ -120,10 +121,11 @@ def _counts(spec: Any) -> dict[str, int]:
 
 def draw_once(root: Path, write: Callable[[Path], None]) -> None:
     """Write a dataset unless it exists; a half-written one never gets its final name."""
-    if not root.is_dir():
-        durable.make_folder(root.parent)
-        with whole_folder(root) as unfinished:
-            write(unfinished)
+    durable.make_folder(root.parent)
+    with exclusive(root.with_name(f".{root.name}.lock"), what=str(root)):
+        if not root.is_dir():
+            with whole_folder(root) as unfinished:
+                write(unfinished)
 
 
 def _checked(kind: Any, fields: dict[str, Any]) -> Any:

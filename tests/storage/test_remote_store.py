@@ -310,7 +310,7 @@ def test_whatever_is_asked_a_server_that_does_not_answer_is_said(
     for method, ask in (
         ("exists", lambda: one.exists()),
         ("ls", lambda: list(one.keys())),
-        ("find", lambda: list(one.keys(made.kind))),
+        ("find", lambda: list(one.stamps(made.kind))),
         ("rm_file", lambda: one.reopen(made.kind, made.key)),
     ):
         with monkeypatch.context() as patch, pytest.raises(ConnectionError, match="Could not connect"):

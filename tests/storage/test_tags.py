@@ -49,7 +49,7 @@ def test_of_two_that_move_a_tag_at_once_one_does(
     """The second moves it, or waits, after the first has looked and before it writes."""
     one, two = opened("one"), opened("two")
     if before is not None:
-        assert one.swap_tag("production", None, before)
+        one.write_tag("production", before)
     looking = one._bucket if isinstance(one, RemoteStore) else one
     look = "read" if isinstance(one, RemoteStore) else "read_tags"
     as_before, done = getattr(looking, look), dict[str, bool]()
@@ -75,7 +75,7 @@ def test_a_move_whose_answer_is_lost_has_happened(
 ) -> None:
     one, two = machines
     if before is not None:
-        assert one.swap_tag("production", None, before)
+        one.write_tag("production", before)
     put = one.system.pipe_file
 
     def put_twice(*args: object, **options: object) -> None:
@@ -111,16 +111,14 @@ def test_a_tag_taken_back_after_a_collection_leaves_what_another_has_set(tmp_pat
     store, other = LocalStore(tmp_path / "store"), LocalStore(tmp_path / "store")
     old, gone, new = (make_artifact(store, "reid", number) for number in (1, 2, 3))
     set_tag(store, "production", name_of(old))
-    swap = store.swap_tag
+    write = store.write_tag
 
-    def then_the_rest_happens(tag: str, before: str | None, after: str | None) -> bool:
-        swapped = swap(tag, before, after)
-        if after == name_of(gone):
-            other.remove(gone.kind, gone.key)
-            set_tag(other, tag, name_of(new))
-        return swapped
+    def then_the_rest_happens(tag: str, artifact: str) -> None:
+        write(tag, artifact)
+        other.remove(gone.kind, gone.key)
+        other.write_tag(tag, name_of(new))
 
-    store.swap_tag = then_the_rest_happens  # type: ignore[method-assign]
+    store.write_tag = then_the_rest_happens  # type: ignore[method-assign]
     with pytest.raises(StorageError, match="a collection has just deleted"):
         set_tag(store, "production", name_of(gone))
     assert tags(other) == {"production": name_of(new)}

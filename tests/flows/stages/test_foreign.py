@@ -70,7 +70,7 @@ def test_keys_depend_on_the_rows_of_people_and_on_the_features(
     assert views == {"features": {"people": train}, "detections": {"test": SPEC}}
     for name in views:
         assert dict(stages[name].fixed_inputs) == {"foreign": foreign_digest(snapshot.parent / "features")}
-    assert [stages[name].version for name in views] == [1, 1]
+    assert [stages[name].version for name in views] == [1, 2]
     assert "detector" not in {ref.stage for stage in stages.values() for ref in stage.inputs.values()}
 
 

@@ -57,6 +57,11 @@ def test_the_detector_takes_the_place_of_reid(config: Path) -> None:
     uses = {name: ref.view.use for name, ref in found["detector"].inputs.items() if ref.view}
     assert uses == {"train0": "boxes", "train1": "people"}
     assert found["detector"].processors is not None and found["detector"].processors.devices == 1
+    free = stages(config, "detector.joint.branch.normalise=false")
+    assert (dict(found["gallery"].fixed_inputs), dict(free["gallery"].fixed_inputs)) == (
+        {},
+        {"normalise": "false"},
+    )
 
 
 def test_its_recipe_says_what_is_trained_and_without_it_nothing_is_said(config: Path) -> None:

@@ -14,7 +14,7 @@ from flows.config.loading import load_config
 from flows.config.models import Config
 from flows.errors import ConfigError, StageError
 from flows.plan.states import Planned, make_plan
-from flows.stages import pinned
+from flows.stages import gallery, pinned
 from flows.stages.base import load_maker
 from flows.stages.detector import TRAINED_BRANCH
 from personsearch_core import BranchModel, DetectorModel, RoiRecipe, build_branch, build_detector, load_branch
@@ -114,16 +114,16 @@ def test_the_key_follows_the_weights_and_not_the_place(exported: Path, tmp_path:
     assert config_of(tmp_path, "./copy").pins["reid"].folder == tmp_path / "copy"
 
 
-def test_an_exported_branch_that_does_not_normalise_is_another(exported: Path, tmp_path: Path) -> None:
+def test_the_gallery_of_an_exported_branch_knows_whether_that_normalises(
+    exported: Path, tmp_path: Path
+) -> None:
     torch.manual_seed(1)
     free = BranchModel(initial_weights="random", norm="group", embedding_dim=8, normalise=False)
     save_model(
         tmp_path / "free", build_detector(MODEL), build_branch("j4", MODEL, free), RoiRecipe(variant="j4")
     )
-    files = [folder / "branch.safetensors" for folder in (exported, tmp_path / "free")]
-    assert digest_safetensors(files[0]) == digest_safetensors(files[1])
-    plain, other = (config_of(tmp_path, folder).pins["reid"] for folder in (exported, tmp_path / "free"))
-    assert plain.content_digest != other.content_digest
+    for folder, known in ((exported, {}), (tmp_path / "free", {"normalise": "false"})):
+        assert dict(gallery.stage(config_of(tmp_path, folder), "").fixed_inputs) == known
 
 
 def test_a_folder_that_is_no_whole_model_is_refused_before_anything_starts(

@@ -11,11 +11,9 @@ import torch
 
 from flows.config.sections import Processors
 from flows.stages.base import Made
-from flows.stages.detector import UNTRAINED_BRANCH
 from flows.stages.reid import MAKER, TRAINED_BRANCH, Network, Options, TrainingRecipe
 from personsearch_core.models.states import load_weights
 from personsearch_core.recipes import ReidRecipe
-from storage.digests import digest_parts, digest_safetensors
 from storage.feature_store import create_features, write_index
 from storage.local import LocalStore
 from storage.manifest import Identity
@@ -64,12 +62,12 @@ def features(store: LocalStore, number: int) -> Artifact:
         return work.commit("0" * 64, metrics={})
 
 
-def train(store: LocalStore, work: Path, devices: int, recipe: TrainingRecipe = RECIPE) -> Made:
+def train(store: LocalStore, work: Path, devices: int) -> Made:
     work.mkdir()
     inputs = {f"features{number}": features(store, number) for number in range(2)}
     options = Options(checkpoint_seconds=60.0, memory_budget=None, datasets=("a", "b"))
     context = MAKER.context(
-        recipe.model_dump(mode="json"),
+        RECIPE.model_dump(mode="json"),
         inputs,
         options.model_dump(mode="json"),
         work=work,
@@ -78,19 +76,6 @@ def train(store: LocalStore, work: Path, devices: int, recipe: TrainingRecipe = 
         processors=Processors(device="cpu", devices=devices),
     )
     return MAKER.make(context)
-
-
-def test_branches_of_equal_weights_that_embed_otherwise_are_two(store: LocalStore, tmp_path: Path) -> None:
-    """Or a gallery of one would be taken for that of the other."""
-    branch = RECIPE.reid.branch.model_copy(update={"normalise": False})
-    free = RECIPE.model_copy(update={"reid": RECIPE.reid.model_copy(update={"branch": branch})})
-    plain, other = train(store, tmp_path / "plain", 1), train(store, tmp_path / "free", 1, free)
-    weights, same = (
-        {name: digest_safetensors(tmp_path / work / name) for name in (TRAINED_BRANCH, UNTRAINED_BRANCH)}
-        for work in ("plain", "free")
-    )
-    assert weights == same
-    assert plain.content_digest == digest_parts(weights) != other.content_digest
 
 
 @pytest.mark.slow
