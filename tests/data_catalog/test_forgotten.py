@@ -93,7 +93,7 @@ def test_it_is_as_if_the_rows_were_edited(ingests: Ingests, rules: Rules) -> Non
             assert View(forgot, split).digests(use) == View(edited, split).digests(use)  # type: ignore[arg-type]
 
 
-def test_a_person_becomes_regions_of_nobody(ingests: Ingests) -> None:
+def test_a_forgotten_person_becomes_regions_without_identity(ingests: Ingests) -> None:
     before, _ = ingests()
     person = a_person(before)
     after, _ = ingests(whom([person]))
@@ -186,7 +186,7 @@ def test_the_sources_own_word_counts_where_the_identity_is_gone() -> None:
     assert left.boxes["person_id_raw"].to_pylist() == [None, "8"]
 
 
-def test_nobody_is_touched_by_a_list_that_does_not_hit(ingests: Ingests) -> None:
+def test_a_list_without_a_match_changes_nothing(ingests: Ingests) -> None:
     tables = rows_of().tables()
     (left,) = Forgetting(whom(["70"], ["b"])).apply([tables])
     assert all(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import inspect
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 
 import data_catalog
 from data_catalog import Catalog, Dataset, ingest_root, load_adapter
+from tests.docstring_examples import check_examples
 
 PLAIN = {"Adapter", "CatalogError", "EXCLUDED", "INVALID", "SCOPE_SEQUENCE"}
 """A protocol, an error and constants: nothing to call."""
@@ -54,13 +54,7 @@ def found(name: str) -> Any:
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
 def test_the_example_of_its_docstring_runs(name: str, examples: dict[str, Any]) -> None:
-    text = inspect.getdoc(found(name)) or ""
-    assert "Examples\n--------" in text
-    test = doctest.DocTestParser().get_doctest(text, examples, name, None, 0)
-    assert test.examples
-    told: list[str] = []
-    doctest.DocTestRunner().run(test, out=told.append)
-    assert not told, "".join(told)
+    check_examples(name, found(name), examples)
 
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)

@@ -239,7 +239,7 @@ def test_what_no_manifest_names_is_collected_when_it_is_old(
     assert one.verify("features", again.key) == []
 
 
-def test_what_another_machine_replaces_while_it_is_fetched_is_fetched_anew(
+def test_what_another_machine_replaces_while_it_is_fetched_is_fetched_again(
     machines: tuple[RemoteStore, RemoteStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = machines

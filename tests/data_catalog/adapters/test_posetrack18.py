@@ -123,7 +123,7 @@ def test_posetrack21_names_people_in_the_dataset(tmp_path: Path, ingest_into: An
 
 
 @pytest.mark.parametrize("annotations", [None, []])
-def test_frames_that_nobody_labelled_are_not_empty(
+def test_frames_without_labels_are_not_empty(
     tmp_path: Path, ingest_into: Any, annotations: list[Any] | None
 ) -> None:
     put(tmp_path, [frame(0)], annotations)

@@ -150,7 +150,7 @@ def test_list_entries_without_an_image_are_rejects(tmp_path: Path, ingest_into: 
     assert ids_by_split(snapshot) == {"train": ["a.jpg"]}  # b.jpg is in no list
 
 
-def test_an_image_without_a_label_has_nobody_in_it(tmp_path: Path, ingest_into: Any) -> None:
+def test_an_image_without_a_label_has_no_people(tmp_path: Path, ingest_into: Any) -> None:
     root = tree(tmp_path / "root", ["images/a.jpg", "images/b.jpg"], {"labels/a.txt": ROW})
     assert counts_found(ingest_into(root, "yolo"))["images"] == 2
     notes = load_adapter("yolo").discover(root, {}).notes

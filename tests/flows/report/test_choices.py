@@ -23,7 +23,7 @@ def test_spread_gives_distinct_places_over_the_whole_length(length: int, count: 
         assert places[0] >= 0 and places[-1] == length - 1
 
 
-def test_hardest_queries_first_and_those_with_nobody_to_find_last() -> None:
+def test_hardest_queries_first_and_those_without_a_match_last() -> None:
     table = pa.table(
         {
             "query_id": ["nobody", "easy", "hard", "middle", "harder", "easier"],

@@ -266,7 +266,7 @@ def test_exif_turns_pictures_and_gives_the_time(scenes: Path, model: GivenModel,
     assert index.picture(0, scene=True).size == (80, 120)
 
 
-def test_an_index_with_nobody_in_it_can_be_searched(scenes: Path, model: GivenModel, tmp_path: Path) -> None:
+def test_an_index_without_people_can_be_searched(scenes: Path, model: GivenModel, tmp_path: Path) -> None:
     build_index(tmp_path / "index", [scenes], model, settings=Settings(score_threshold=1.0))
     index: Index = open_index(tmp_path / "index")
     assert len(index) == 0 and index.cameras == () and index.time_range is None

@@ -177,11 +177,11 @@ def test_where_neighbours_count_everything_is_computed(
     case: Case, store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for module in (growing, compute):  # that of detections is imported when it is called
-        monkeypatch.setattr(module, "neighbours_count", lambda *_: "nobody has tried")
+        monkeypatch.setattr(module, "neighbours_count", lambda *_: "that is not known here")
     with caplog.at_level(logging.INFO):
         made = case.make(store, kinds=("features",))
     _took_nothing(made)
-    assert "every row is computed: nobody has tried" in caplog.text
+    assert "every row is computed: that is not known here" in caplog.text
     assert rows_of(made["features"])["means"] is None  # nor will others take them
 
 

@@ -106,7 +106,7 @@ def test_a_failing_member_leaves_a_named_hole(config: Path) -> None:
     assert "reid: the loss is nan" in str(table.rows[0].cells["mAP"].hole)
 
 
-def test_a_member_that_cannot_be_planned_stops_nobody_else(config: Path) -> None:
+def test_a_member_that_cannot_be_planned_stops_no_other(config: Path) -> None:
     outcome = sweep(config, ["reid.seed=30", "reid.train.split=train,nosuch"], MakeHere())
     right, wrong = outcome.members
     assert "evaluation" in right.artifacts
@@ -114,7 +114,7 @@ def test_a_member_that_cannot_be_planned_stops_nobody_else(config: Path) -> None
     assert "nosuch" in wrong.failure.message
 
 
-def test_a_bug_in_one_making_stops_nobody_else(config: Path, tmp_path: Path) -> None:
+def test_a_bug_in_one_build_stops_no_other(config: Path, tmp_path: Path) -> None:
     def broken(planned: Planned, store: LocalStore, artifacts: Mapping[str, Artifact]) -> Artifact:
         raise KeyError("bug")
 

@@ -56,7 +56,7 @@ def test_detections_in_ignore_regions_are_neither_right_nor_wrong() -> None:
     assert coco_detection(detections, people([PERSON]), 1) == pytest.approx((0.5, 0.5))
 
 
-def test_nothing_found_and_nobody_there() -> None:
+def test_no_detections_and_no_people() -> None:
     nothing = evaluate_detection(found([], []), people([PERSON]), 1)
     assert set(nothing.metrics().values()) == {0.0}
     nobody = GroundTruth(np.zeros(0, np.int64), np.zeros((0, 4), np.float32), np.zeros(0, np.int64))

@@ -76,7 +76,7 @@ def test_the_area_below_the_curve_is_cocos_ap50() -> None:
     assert (np.diff(curve.recall) >= 0).all() and (np.diff(curve.false_per_image) >= 0).all()
 
 
-def test_nothing_detected_and_nobody_there() -> None:
+def test_no_detections_and_no_people() -> None:
     nothing = judge_detections(detections([]), PEOPLE, 2)
     assert not len(detection_curve(nothing).recall)
     assert at_threshold(nothing, 0.5).recall == 0.0

@@ -108,7 +108,7 @@ def test_search_runs_the_backbone_once_and_embeds_everyone(variant: str) -> None
 
 
 @pytest.mark.parametrize("variant", ["j3", "disj"])
-def test_a_scene_without_people_gives_nobody(variant: str) -> None:
+def test_a_scene_without_people_gives_no_people(variant: str) -> None:
     detector = build_detector(TINY)
     branch = build_branch(variant, TINY, BranchModel(embedding_dim=8), detector.state_dict())  # type: ignore[arg-type]
     net = PersonSearchNet(detector, branch, RoiRecipe(variant=variant))  # type: ignore[arg-type]

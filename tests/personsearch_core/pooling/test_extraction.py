@@ -134,7 +134,7 @@ def test_mirrored_views_come_from_mirrored_images(detector: Detector, scenes: li
     np.testing.assert_allclose(found, expected, rtol=0.05, atol=0.05)
 
 
-def test_nobody_to_describe_is_an_empty_plan(tmp_path: Path, detector: Detector) -> None:
+def test_no_people_to_embed_is_an_empty_plan(tmp_path: Path, detector: Detector) -> None:
     plan = feature_rows(RECIPE, write_scenes(tmp_path, 2, people=0), detector)
     assert len(plan) == 0 and plan.n_shards == 0
     assert list(extract_shards(detector, RECIPE, plan, range(0))) == []

@@ -29,7 +29,7 @@ def test_is_step_average_precision(seed: int) -> None:
     assert found["rank1"] == pytest.approx(np.mean(firsts))
 
 
-def test_nobody_in_two_images() -> None:
+def test_no_person_is_in_two_images() -> None:
     with pytest.raises(PersonSearchError, match="no held-out person is in two images"):
         held_out_search(np.ones((4, 2), np.float32), np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1]))
     with pytest.raises(PersonSearchError, match="no held-out person is in two images"):

@@ -149,7 +149,7 @@ def test_early_stopping_keeps_the_best(tmp_path: Path) -> None:
     assert result.metrics["validation/best_mAP"] == max(scores)
 
 
-def test_early_stopping_ends_the_phase_and_the_next_begins_anew(tmp_path: Path) -> None:
+def test_early_stopping_ends_the_phase_and_the_next_starts_afresh(tmp_path: Path) -> None:
     phases = [
         {"objectives": OBJECTIVES["semi_hard"], "epochs": 60},
         {"objectives": OBJECTIVES["batch_hard"], "epochs": 60},

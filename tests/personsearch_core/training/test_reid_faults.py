@@ -106,7 +106,7 @@ def test_best_needs_people_held_out(tmp_path: Path) -> None:
         train(tmp_path, recipe(keep="best"))
 
 
-def test_nobody_to_validate_with_is_told_before_the_first_step(tmp_path: Path) -> None:
+def test_no_people_to_validate_with_is_told_before_the_first_step(tmp_path: Path) -> None:
     reader, labels = people()
     once_each = replace(labels, image=np.maximum(labels.label, 0))
     with pytest.raises(PersonSearchError, match="no held-out person is in two images"):

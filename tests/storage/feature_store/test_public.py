@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import inspect
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 
 from storage import feature_store
 from storage.feature_store import create_features, open_features
+from tests.docstring_examples import check_examples
 
 HEAVY = ("tensorstore", "pandas", "zarr", "dask", "pyarrow", "torch")
 
@@ -52,13 +52,7 @@ def examples(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", sorted({*feature_store.__all__} - {"StorageError", "Tier"}))
 def test_the_example_of_its_docstring_runs(name: str, examples: dict[str, Any]) -> None:
-    text = inspect.getdoc(getattr(feature_store, name)) or ""
-    assert "Examples\n--------" in text
-    test = doctest.DocTestParser().get_doctest(text, examples, name, None, 0)
-    assert test.examples
-    told: list[str] = []
-    doctest.DocTestRunner().run(test, out=told.append)
-    assert not told, "".join(told)
+    check_examples(name, getattr(feature_store, name), examples)
 
 
 @pytest.mark.parametrize("name", [name for name in feature_store.__all__ if name.islower()])

@@ -94,7 +94,7 @@ def test_small_shards_are_held_to_their_notes_when_their_blocks_are_digested(tmp
     assert verify_features(path) == []
 
 
-def test_a_store_is_not_finished_by_shards_that_nobody_noted(tmp_path: Path, make_rows):
+def test_shards_without_a_record_do_not_finish_a_store(tmp_path: Path, make_rows):
     rows = make_rows(600)
     path = tmp_path / "store"
     begin(path, rows, {})
